@@ -1,1 +1,5 @@
 //! rnacos
+pub mod clock;
+pub mod settings;
+pub mod shutdown;
+pub mod telemetry;
