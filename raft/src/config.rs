@@ -34,6 +34,9 @@ pub struct Config {
     pub chunk_inflight_max: usize,
     /// Readers that may wait for an index at once; beyond it they are refused. Default 65,536.
     pub readers_max: usize,
+    /// The guard that is switched off, to prove that tests notice.
+    #[cfg(feature = "seeded-bugs")]
+    pub bug: Option<crate::Bug>,
 }
 
 impl Default for Config {
@@ -53,6 +56,8 @@ impl Default for Config {
             chunk_bytes_max: MIB,
             chunk_inflight_max: 4,
             readers_max: 65_536,
+            #[cfg(feature = "seeded-bugs")]
+            bug: None,
         }
     }
 }

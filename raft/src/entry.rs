@@ -60,7 +60,13 @@ impl Entry {
     /// Makes the entry and its checksum.
     pub fn seal(id: EntryId, kind: EntryKind, payload: Bytes, previous: Checksum) -> Entry {
         let checksum = checksum(id, kind, &payload, previous);
-        Entry { id, kind, payload, previous, checksum }
+        Entry {
+            id,
+            kind,
+            payload,
+            previous,
+            checksum,
+        }
     }
 
     /// True when the checksum is the one its fields ask for.
