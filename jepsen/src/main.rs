@@ -1,2 +1,191 @@
-//! Black-box proofs.
-fn main() {}
+//! `jepsen`: one subcommand per promise. Exit code 0 passed, 1 violated, 2 void or not carried out.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use loadtest::process::Scratch;
+
+use jepsen::verdict::{Report, tell};
+use jepsen::{announcement, errors, first_starts, kill_all, leader_kill, pause_leader, power_cut, syncs};
+
+/// Black-box proofs against real server processes.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// Server binary.
+    #[arg(long, global = true, default_value = "../target/release/rnacos")]
+    server: PathBuf,
+    /// Folder in which data folders and logs are made; the system's temporary folder if not given.
+    #[arg(long, global = true)]
+    scratch: Option<PathBuf>,
+    /// Keep data folders and logs even if the run passed.
+    #[arg(long, global = true)]
+    keep: bool,
+    /// Print the report as JSON as well.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Debug, Subcommand)]
+enum Scenario {
+    /// The announcement's three-node example for configs: publish on each node, get on each.
+    Announcement {
+        /// Take the announcement's ports (8848 to 8850, 9848 to 9850) instead of free ones.
+        #[arg(long)]
+        own_ports: bool,
+    },
+    /// First starts on fresh folders while the machine is busy: N of N serve what they acknowledge.
+    FirstStarts {
+        /// Number of starts.
+        #[arg(long, default_value_t = 30)]
+        count: usize,
+        /// Load beside them: `spin:N`, `none`, or a shell command that is repeated.
+        #[arg(long, default_value = "spin:16")]
+        load: String,
+        /// Load average that must be exceeded before each start.
+        #[arg(long, default_value_t = 8.0)]
+        load_average: f64,
+    },
+    /// kill -9 of the leader under load: nothing acknowledged is lost, the first write follows soon.
+    LeaderKill(LeaderKill),
+    /// kill -9 of all nodes at once under load: everything acknowledged is there.
+    KillAll(Rounds),
+    /// As kill-all, and everything that was not synced is gone (needs root and loop devices).
+    PowerCut(Rounds),
+    /// A leader stopped with requests queued on it: what it then acknowledges stays.
+    PauseLeader {
+        /// Number of pauses.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds of each pause.
+        #[arg(long, default_value_t = 9.0)]
+        seconds: f64,
+    },
+    /// strace: a sync on a majority before each answer, and how many writes share one.
+    Syncs,
+    /// Clean errors with a next step.
+    Errors {
+        /// Only these cases.
+        #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(errors::CASES))]
+        only: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct LeaderKill {
+    /// Number of kills.
+    #[arg(long, default_value_t = 50)]
+    count: usize,
+    /// Number of nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// Clients that write all the time.
+    #[arg(long, default_value_t = 8)]
+    writers: usize,
+    /// Writes per second and client.
+    #[arg(long, default_value_t = 50.0)]
+    rate: f64,
+    /// Seed of the pauses between the kills.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct Rounds {
+    /// Number of rounds.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Number of nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// Seed of the moments.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+fn main() -> ExitCode {
+    match carry_out() {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            tell(format!("not carried out: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn carry_out() -> anyhow::Result<u8> {
+    let arguments = Arguments::parse();
+    let server = std::fs::canonicalize(&arguments.server).with_context(|| {
+        format!(
+            "{}: build the server first (cargo build --release), or give --server",
+            arguments.server.display()
+        )
+    })?;
+    let mut scratch = Scratch::new(arguments.scratch.as_deref(), "jepsen")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(Box::pin(run(arguments.scenario, &server, &scratch)));
+    let passed = outcome.as_ref().is_ok_and(|report| report.exit_code() == 0);
+    if arguments.keep || !passed {
+        scratch.keep();
+        tell(format!(
+            "data folders and logs are kept in {}",
+            scratch.path().display()
+        ));
+    }
+    let report = outcome?;
+    report.print()?;
+    if arguments.json {
+        tell(serde_json::to_string(&report)?);
+    }
+    Ok(report.exit_code())
+}
+
+async fn run(scenario: Scenario, server: &std::path::Path, scratch: &Scratch) -> anyhow::Result<Report> {
+    match scenario {
+        Scenario::Announcement { own_ports } => announcement::run(server, scratch, own_ports).await,
+        Scenario::FirstStarts {
+            count,
+            load,
+            load_average,
+        } => first_starts::run(server, scratch, count, &load, load_average).await,
+        Scenario::LeaderKill(LeaderKill {
+            count,
+            nodes,
+            writers,
+            rate,
+            seed,
+        }) => {
+            leader_kill::run(
+                server,
+                scratch,
+                leader_kill::Plan {
+                    nodes,
+                    count,
+                    writers,
+                    rate,
+                    seed,
+                },
+            )
+            .await
+        }
+        Scenario::KillAll(Rounds { rounds, nodes, seed }) => {
+            kill_all::run(server, scratch, nodes, rounds, seed).await
+        }
+        Scenario::PowerCut(Rounds { rounds, nodes, seed }) => {
+            power_cut::run(server, scratch, nodes, rounds, seed).await
+        }
+        Scenario::PauseLeader { rounds, seconds } => {
+            pause_leader::run(server, scratch, rounds, Duration::from_secs_f64(seconds)).await
+        }
+        Scenario::Syncs => syncs::run(server, scratch).await,
+        Scenario::Errors { only } => errors::run(server, scratch, &only).await,
+    }
+}

@@ -1,2 +1,227 @@
-//! Load.
-fn main() {}
+//! `loadtest`: config load over HTTP, the floor server, and peers side by side.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use loadtest::compare::{Comparison, wait_until_it_serves};
+use loadtest::floor;
+use loadtest::ports;
+use loadtest::process::{Program, Scratch, describe};
+use loadtest::run::{Check, Plan, Work, run};
+
+/// Load against any Nacos-compatible server, every answer checked.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// Threads of the generator (or of the floor server).
+    #[arg(long, global = true, default_value_t = 2)]
+    workers: usize,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Publish and read configs over HTTP.
+    Config(ConfigArguments),
+    /// Serve ready-made answers with hyper and a group commit: what a server costs above this is its own doing.
+    Floor(FloorArguments),
+    /// Start peers from a JSON file, let them take turns, print ratios.
+    Compare(CompareArguments),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArguments {
+    /// Address of a node, `host:port`; several are used in turn. Without one, --server is started.
+    #[arg(long)]
+    address: Vec<String>,
+    /// Server binary to start on a fresh folder, one node with default settings.
+    #[arg(long, default_value = "../target/release/rnacos")]
+    server: PathBuf,
+    /// What to do.
+    #[arg(long, value_enum, default_values_t = [Work::Write, Work::Read])]
+    work: Vec<Work>,
+    /// Connections, each with one request in flight.
+    #[arg(long, default_value_t = 32)]
+    connections: usize,
+    /// Seconds that are measured.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds of load before.
+    #[arg(long, default_value_t = 2.0)]
+    warm_up: f64,
+    /// Bytes of a content.
+    #[arg(long, default_value_t = 1024)]
+    size: usize,
+    /// Number of different configs.
+    #[arg(long, default_value_t = 1000)]
+    keys: u32,
+    /// Open loop with this many requests per second; closed loop without.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// How closely answers are looked at.
+    #[arg(long, value_enum, default_value_t = Check::Content)]
+    check: Check,
+    /// Seed of contents and keys.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Server processes whose CPU, memory and written bytes are reported.
+    #[arg(long)]
+    pid: Vec<u32>,
+    /// Counter of disk syncs in the servers' /metrics.
+    #[arg(long, default_value = SYNC_METRIC)]
+    sync_metric: String,
+    /// Print the figures as JSON, one object per run and line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The counter of syncs of rnacos' log writer.
+const SYNC_METRIC: &str = "rnacos_log_syncs_total";
+
+#[derive(Debug, Args)]
+struct FloorArguments {
+    /// Port on 127.0.0.1.
+    #[arg(long)]
+    port: u16,
+    /// Folder of its log.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Bytes of the content every GET is answered with.
+    #[arg(long, default_value_t = 1024)]
+    size: usize,
+    /// Leave out the fdatasync.
+    #[arg(long)]
+    no_sync: bool,
+}
+
+#[derive(Debug, Args)]
+struct CompareArguments {
+    /// The comparison, in JSON.
+    file: PathBuf,
+    /// Where the peers' folders are made; the system's temporary folder if not given.
+    #[arg(long)]
+    scratch: Option<PathBuf>,
+    /// Print the whole report as JSON instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(arguments.workers.max(1))
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Config(config) => Box::pin(load(config)).await,
+            Command::Floor(floor) => floor::serve(floor.port, &floor.dir, floor.size, !floor.no_sync).await,
+            Command::Compare(compare) => Box::pin(side_by_side(compare)).await,
+        }
+    })
+}
+
+async fn load(arguments: ConfigArguments) -> anyhow::Result<()> {
+    let scratch = Scratch::new(None, "loadtest")?;
+    let (mut addresses, mut pids) = (arguments.address.clone(), arguments.pid.clone());
+    let mut server = None;
+    if addresses.is_empty() {
+        let port = ports::pairs(1)?[0];
+        let path = std::fs::canonicalize(&arguments.server).with_context(|| {
+            format!(
+                "{} (build it, or give --server or --address)",
+                arguments.server.display()
+            )
+        })?;
+        let mut child = lone_node(path, port, &scratch).start()?;
+        let address = format!("127.0.0.1:{port}");
+        wait_until_it_serves(&address, Check::Content, || match child.ended()? {
+            None => Ok(()),
+            Some(status) => anyhow::bail!(
+                "the server ended ({}); it said:\n{}",
+                describe(status),
+                child.said()
+            ),
+        })
+        .await?;
+        addresses.push(address);
+        pids.push(child.pid());
+        server = Some(child);
+    }
+    let mut wrong = 0;
+    for work in &arguments.work {
+        let plan = Plan {
+            name: addresses.join(","),
+            addresses: addresses.clone(),
+            work: *work,
+            connections: arguments.connections,
+            duration: Duration::from_secs_f64(arguments.seconds),
+            warm_up: Duration::from_secs_f64(arguments.warm_up),
+            size: arguments.size,
+            keys: arguments.keys,
+            rate: arguments.rate,
+            check: arguments.check,
+            seed: arguments.seed,
+            pids: pids.clone(),
+            sync_metric: arguments.sync_metric.clone(),
+        };
+        let figures = run(plan).await?;
+        wrong += figures.errors.total();
+        say(&if arguments.json {
+            serde_json::to_string(&figures)?
+        } else {
+            figures.line()
+        })?;
+    }
+    drop(server);
+    anyhow::ensure!(wrong == 0, "{wrong} requests were not answered rightly");
+    Ok(())
+}
+
+fn lone_node(path: PathBuf, port: u16, scratch: &Scratch) -> Program {
+    let environment = [
+        ("RNACOS_HTTP_PORT", port.to_string()),
+        ("RNACOS_GRPC_PORT", (port + ports::GRPC_OFFSET).to_string()),
+        ("RNACOS_SDK_HOST", "127.0.0.1".to_owned()),
+        (
+            "RNACOS_CONFIG_DB_DIR",
+            scratch.path().join("db").to_string_lossy().into_owned(),
+        ),
+        ("RUST_LOG", "warn".to_owned()),
+    ];
+    Program {
+        path,
+        arguments: Vec::new(),
+        environment: environment
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+        directory: scratch.path().to_path_buf(),
+        output: scratch.path().join("output.log"),
+    }
+}
+
+async fn side_by_side(arguments: CompareArguments) -> anyhow::Result<()> {
+    let comparison = Comparison::load(&arguments.file)?;
+    let scratch = Scratch::new(arguments.scratch.as_deref(), "loadtest-compare")?;
+    let report = comparison
+        .run(&scratch, |line| drop(writeln!(std::io::stderr(), "{line}")))
+        .await?;
+    say(&if arguments.json {
+        serde_json::to_string_pretty(&report)?
+    } else {
+        report.table()
+    })?;
+    let wrong: u64 = report.rows.iter().map(|row| row.errors).sum();
+    anyhow::ensure!(wrong == 0, "{wrong} requests were not answered rightly");
+    Ok(())
+}
+
+fn say(line: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{line}")
+}
