@@ -309,7 +309,7 @@ impl Leader {
                     return;
                 };
                 // Asked again at the next heartbeat, not sooner: a full disk does not change that fast.
-                peer.probe_from(peer.matched.next());
+                peer.start_over();
                 peer.mode = Mode::Probe {
                     is_waiting: true,
                     is_retry: true,

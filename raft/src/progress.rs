@@ -32,7 +32,7 @@ pub(crate) struct Progress {
     /// Tick at which that was.
     pub(crate) sent_at: u64,
 
-    /// Newest boot heard of.
+    /// Newest boot heard of; 0 before the first message.
     pub(crate) boot: Boot,
     /// Set while the peer says that it may have lost what it acknowledged.
     pub(crate) suspect: Option<Suspect>,
@@ -132,9 +132,13 @@ impl Progress {
     pub(crate) fn observe(&mut self, sender: &Sender, keep_match: bool) -> bool {
         self.space = sender.space;
         if sender.boot > self.boot {
-            // It restarted: what was under way is lost, what it had synced is not.
+            // It restarted: what was under way is lost, what it had synced is not. Of a peer that was
+            // never heard of before, nothing is known to have been lost.
+            let is_restart = self.boot > Boot(0);
             self.boot = sender.boot;
-            self.probe_from(self.matched.next());
+            if is_restart {
+                self.start_over();
+            }
         }
         let known = self.suspect.map(|suspect| suspect.since);
         if known == sender.suspicion {
@@ -150,9 +154,19 @@ impl Progress {
             self.matched = Index(0);
         }
         self.round.is_done = false;
-        let next = self.next;
-        self.probe_from(next);
+        self.start_over();
         true
+    }
+
+    /// Nothing that is under way is relied on. Goes on after what is known to be there; where nothing
+    /// is known yet the present guess stays, a refusal tells more.
+    pub(crate) fn start_over(&mut self) {
+        let next = if self.matched == Index(0) {
+            self.next
+        } else {
+            self.matched.next()
+        };
+        self.probe_from(next);
     }
 
     /// Starts over at `next`.

@@ -122,7 +122,7 @@ impl Leader {
         };
         match &mut peer.mode {
             Mode::Probe { .. } => {}
-            Mode::Replicate => peer.probe_from(peer.matched.next()),
+            Mode::Replicate => peer.start_over(),
             Mode::Snapshot(sending) => sending.rewind(),
         }
     }

@@ -340,10 +340,16 @@ impl Cluster {
 
     /// Delivers everything that is under way and what follows from it.
     pub(crate) fn settle(&mut self) {
-        let mut budget = 100_000;
-        while let Some((from, to, message)) = self.network.pop_front() {
-            budget -= 1;
-            assert!(budget > 0, "the cluster never comes to rest");
+        self.deliver(100_000);
+        assert!(self.network.is_empty(), "the cluster never comes to rest");
+    }
+
+    /// Delivers so many messages.
+    pub(crate) fn deliver(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((from, to, message)) = self.network.pop_front() else {
+                return;
+            };
             let is_up = self.nodes.get(&to).is_some_and(|node| node.is_up);
             let text = describe(&message);
             if self.cut.contains(&(from, to)) || !is_up {
@@ -393,7 +399,7 @@ impl Cluster {
             }
             self.network.clear();
             let mut patience = 2 * self.config.election_ticks;
-            while self.network.is_empty() && self.node(id).raft.status().leader.is_none() && patience > 0 {
+            while self.network.is_empty() && patience > 0 {
                 self.tick(id, 1);
                 patience -= 1;
             }
