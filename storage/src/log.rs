@@ -1,0 +1,362 @@
+//! The log in fjall: keyspace `log` (key: index, 8 bytes big-endian; value: [`crate::codec`] record) and
+//! keyspace `hard` ([`crate::hard_state`]).
+//!
+//! *Every* commit to this database is synced before it returns. No buffered commit exists here: the
+//! scanner's proof ("a later batch means the earlier ones were synced") rests on it.
+
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use raft::{Checksum, Configuration, Entry, EntryId, EntryKind, Index, LogBase, Term};
+
+use crate::codec;
+use crate::dir::Lock;
+use crate::error::{ReadError, StorageError};
+use crate::hard_state::{BaseRecord, HardRecord};
+use crate::membership::Memberships;
+
+/// A memtable is flushed beyond this many bytes: short flushes, and journals that can go early.
+const MEMTABLE_BYTES: u64 = 8 << 20;
+
+/// Journals kept before fjall flushes whatever still pins the oldest one. fjall's least value.
+const JOURNAL_BYTES: u64 = 64 << 20;
+
+/// Blocks of tables kept in memory. Only a slow peer reads the log back, and it reads forward once.
+const CACHE_BYTES: u64 = 1 << 20;
+
+/// Keys of the `hard` keyspace.
+const HARD_KEY: &[u8] = b"hard";
+const BASE_KEY: &[u8] = b"base";
+
+/// The open log.
+#[derive(Clone)]
+pub(crate) struct Wal {
+    db: Database,
+    log: Keyspace,
+    hard: Keyspace,
+    folder: PathBuf,
+    /// The folder stays locked as long as anyone can write to it.
+    _lock: Arc<Lock>,
+}
+
+/// What one commit changes; at most one operation per key.
+#[derive(Default)]
+pub(crate) struct WalChange {
+    /// Written at their own index.
+    pub(crate) entries: Vec<Entry>,
+    /// Indices to be deleted; disjoint from `entries`.
+    pub(crate) removed: Vec<u64>,
+    pub(crate) hard: Option<HardRecord>,
+    pub(crate) base: Option<BaseRecord>,
+}
+
+impl Wal {
+    /// Opens or makes the database. The scanner must have passed over it before.
+    pub(crate) fn open(folder: &Path, lock: &Arc<Lock>) -> Result<Wal, StorageError> {
+        let error = |source| StorageError::Wal {
+            folder: folder.to_owned(),
+            source,
+        };
+        let db = open_database(folder, CACHE_BYTES).map_err(error)?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let log = db.keyspace("log", options).map_err(error)?;
+        let hard = db.keyspace("hard", options).map_err(error)?;
+        Ok(Wal {
+            db,
+            log,
+            hard,
+            folder: folder.to_owned(),
+            _lock: lock.clone(),
+        })
+    }
+
+    /// Writes and syncs one batch.
+    ///
+    /// All records are encoded into one buffer, and keys and values are slices of it: one allocation
+    /// per batch, none per entry.
+    pub(crate) fn commit(&self, change: WalChange) -> Result<(), StorageError> {
+        let bytes: usize = change
+            .entries
+            .iter()
+            .map(|entry| 8 + codec::encoded_len(entry))
+            .sum();
+        let count = change.entries.len() + change.removed.len() + 2;
+        let mut buffer = BytesMut::with_capacity(bytes + 8 * change.removed.len());
+        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.db.clone(), count)
+            .durability(Some(PersistMode::SyncData));
+        for index in change.removed {
+            buffer.put_u64(index);
+            batch.remove(&self.log, buffer.split().freeze());
+        }
+        for entry in &change.entries {
+            buffer.put_u64(entry.id.index.0);
+            let key = buffer.split().freeze();
+            codec::encode(entry, &mut buffer);
+            batch.insert(&self.log, key, buffer.split().freeze());
+        }
+        if let Some(hard) = change.hard {
+            batch.insert(&self.hard, HARD_KEY, hard.encode());
+        }
+        if let Some(base) = change.base {
+            batch.insert(&self.hard, BASE_KEY, base.encode());
+        }
+        batch.commit().map_err(|source| self.error(source))
+    }
+
+    /// True when an earlier write, sync, flush or compaction failed and fjall takes nothing any more.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.db.persist(PersistMode::Buffer).is_err()
+    }
+
+    /// The hard state record: `None` when there is none, `Some(Err(()))` when it is damaged.
+    pub(crate) fn hard_record(&self) -> Result<Option<Result<HardRecord, ()>>, StorageError> {
+        let value = self.hard.get(HARD_KEY).map_err(|source| self.error(source))?;
+        Ok(value.map(|value| HardRecord::decode(&value).ok_or(())))
+    }
+
+    /// The base record, as [`Wal::hard_record`].
+    pub(crate) fn base_record(&self) -> Result<Option<Result<BaseRecord, ()>>, StorageError> {
+        let value = self.hard.get(BASE_KEY).map_err(|source| self.error(source))?;
+        Ok(value.map(|value| BaseRecord::decode(&value).ok_or(())))
+    }
+
+    /// The entry at `index`.
+    pub(crate) fn entry(&self, index: Index) -> Result<Option<Entry>, StorageError> {
+        let value = self
+            .log
+            .get(index.0.to_be_bytes())
+            .map_err(|source| self.error(source))?;
+        Ok(value
+            .and_then(|value| codec::decode(&Bytes::from(value)).ok())
+            .map(|(entry, _)| entry))
+    }
+
+    /// Every index above `index` that has a key, intact or not.
+    pub(crate) fn indices_above(&self, index: Index) -> Result<Vec<u64>, StorageError> {
+        let range = (
+            std::ops::Bound::Excluded(index.0.to_be_bytes()),
+            std::ops::Bound::Unbounded,
+        );
+        let mut indices = Vec::new();
+        for item in self.log.range::<[u8; 8], _>(range) {
+            let key = item.key().map_err(|source| self.error(source))?;
+            indices.push(key_index(&key));
+        }
+        Ok(indices)
+    }
+
+    /// Walks the chain from `base` on.
+    pub(crate) fn walk(&self, base: LogBase, keep_above: Index) -> Chain {
+        let mut chain = Chain {
+            last: base,
+            terms: Vec::new(),
+            memberships: Memberships::new(),
+            above: Vec::new(),
+            broken: None,
+        };
+        let range = (
+            std::ops::Bound::Excluded(base.id.index.0.to_be_bytes()),
+            std::ops::Bound::Unbounded,
+        );
+        for item in self.log.range::<[u8; 8], _>(range) {
+            let (key, value) = match item.into_inner() {
+                Ok(item) => item,
+                Err(error) => {
+                    chain.broken = Some(format!("a table cannot be read ({error})"));
+                    break;
+                }
+            };
+            if let Err(reason) = chain.push(key_index(&key), &Bytes::from(value), keep_above) {
+                chain.broken = Some(reason);
+                break;
+            }
+        }
+        chain
+    }
+
+    /// Frees the tables that hold nothing but entries before `first`. `first` must be durable in the
+    /// base record: dropped tables can come back at a recovery, and only the record hides them then.
+    pub(crate) fn drop_before(&self, first: Index) -> Result<(), StorageError> {
+        use fjall::AbstractTree;
+        self.log
+            .tree
+            .drop_range(..first.0.to_be_bytes())
+            .map_err(|source| self.error(fjall::Error::Storage(source)))
+    }
+
+    fn error(&self, source: fjall::Error) -> StorageError {
+        StorageError::Wal {
+            folder: self.folder.clone(),
+            source,
+        }
+    }
+}
+
+/// Settings both databases share.
+///
+/// `journal_compression(None)`: recovery compresses values again to verify them, so another lz4 output
+/// would refuse good journals. One worker: flushes are short, the machines have two cores.
+pub(crate) fn open_database(folder: &Path, cache_bytes: u64) -> fjall::Result<Database> {
+    let open = AssertUnwindSafe(|| {
+        Database::builder(folder)
+            .journal_compression(CompressionType::None)
+            .max_journaling_size(JOURNAL_BYTES)
+            .cache_size(cache_bytes)
+            .max_cached_files(Some(64))
+            .worker_threads(1)
+            .open()
+    });
+    // NOTE: fjall expects its own small files to be what it wrote, and panics where they are not. For
+    // us a damaged file is an outcome, not a bug.
+    std::panic::catch_unwind(open).unwrap_or(Err(fjall::Error::Unrecoverable))
+}
+
+fn key_index(key: &[u8]) -> u64 {
+    // A key of another length is none of ours; 0 breaks the chain wherever it stands.
+    key.try_into().map_or(0, u64::from_be_bytes)
+}
+
+/// What a walk along the chain found.
+pub(crate) struct Chain {
+    /// The last entry that is linked to the base.
+    pub(crate) last: LogBase,
+    /// First index of each run of entries of one term.
+    pub(crate) terms: Vec<(Index, Term)>,
+    /// Memberships among the entries.
+    pub(crate) memberships: Memberships,
+    /// The entries above the index asked for.
+    pub(crate) above: Vec<Entry>,
+    /// Why the walk ended before the last key.
+    pub(crate) broken: Option<String>,
+}
+
+impl Chain {
+    fn push(&mut self, key: u64, value: &Bytes, keep_above: Index) -> Result<(), String> {
+        let expected = self.last.id.index.next();
+        if key != expected.0 {
+            return Err(format!("entry {expected} is missing"));
+        }
+        let (entry, length) = codec::decode(value).map_err(|error| format!("entry {key}: {error}"))?;
+        if entry.id.index != expected || length != value.len() {
+            return Err(format!("entry {key} holds another entry's bytes"));
+        }
+        if entry.previous != self.last.checksum || entry.id.term < self.last.id.term {
+            return Err(format!("entry {key} is not linked to the one before it"));
+        }
+        if entry.kind == EntryKind::Configuration {
+            let configuration = Configuration::decode(&entry.payload);
+            let configuration = configuration
+                .map_err(|error| format!("entry {key} holds an unreadable membership: {error}"))?;
+            self.memberships.push((entry.id.index, configuration));
+        }
+        if self.terms.last().is_none_or(|(_, term)| *term != entry.id.term) {
+            self.terms.push((entry.id.index, entry.id.term));
+        }
+        self.last = LogBase {
+            id: entry.id,
+            checksum: entry.checksum,
+        };
+        if entry.id.index > keep_above {
+            self.above.push(entry);
+        }
+        Ok(())
+    }
+}
+
+/// Reads entries for peers that are behind, from any thread.
+///
+/// What it returns may be overwritten at the same moment; entries carry their terms, and the core
+/// checks them again.
+#[derive(Clone)]
+pub struct LogReader {
+    wal: Wal,
+    /// First index that may be read, kept by the log writer. Below it keys may still exist (they are
+    /// freed by whole tables, and can come back at a recovery) and mean nothing.
+    first: Arc<AtomicU64>,
+}
+
+impl LogReader {
+    pub(crate) fn new(wal: Wal, first: Arc<AtomicU64>) -> LogReader {
+        LogReader { wal, first }
+    }
+
+    /// First index that is not compacted away.
+    pub fn first(&self) -> Index {
+        Index(self.first.load(Ordering::Acquire))
+    }
+
+    /// Entries from the start of the (half-open) range on: contiguous, intact and linked; at least one,
+    /// then as many as fit into `bytes_max` by [`Entry::size_bytes`].
+    ///
+    /// # Errors
+    /// [`ReadError::Gone`] when the first one is compacted away or not durable yet, otherwise damage or
+    /// a failed disk.
+    pub fn entries(&self, range: Range<Index>, bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
+        let gone = || ReadError::Gone {
+            asked: range.start,
+            first: self.first(),
+        };
+        if range.start < self.first() {
+            return Err(gone());
+        }
+        // One point in time: a batch that is being committed is seen in full or not at all.
+        let view = self.wal.db.snapshot();
+        let keys = range.start.0.to_be_bytes()..range.end.0.to_be_bytes();
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        for item in view.range(&self.wal.log, keys) {
+            let (key, value) = item.into_inner().map_err(|source| self.wal.error(source))?;
+            let index = Index(key_index(&key));
+            let expected = Index(range.start.0 + entries.len() as u64);
+            if index != expected {
+                break;
+            }
+            let (entry, _) =
+                codec::decode(&Bytes::from(value)).map_err(|source| ReadError::Damaged { index, source })?;
+            let linked = entries
+                .last()
+                .is_none_or(|before| before.checksum == entry.previous);
+            if entry.id.index != index || !linked {
+                let source = codec::CodecError::Chain {
+                    found: entry.id.index,
+                    before: index.prev(),
+                };
+                return Err(ReadError::Damaged { index, source });
+            }
+            bytes += entry.size_bytes();
+            if bytes > bytes_max && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
+        }
+        // Compacted while it was read: what was found may be a leftover.
+        if entries.is_empty() || range.start < self.first() {
+            return Err(gone());
+        }
+        Ok(entries)
+    }
+}
+
+/// The base that an entry makes for what follows it.
+pub(crate) fn base_of(entry: &Entry) -> LogBase {
+    LogBase {
+        id: entry.id,
+        checksum: entry.checksum,
+    }
+}
+
+/// Shorthand for a base.
+pub(crate) fn log_base(index: u64, term: u64, checksum: u32) -> LogBase {
+    LogBase {
+        id: EntryId {
+            term: Term(term),
+            index: Index(index),
+        },
+        checksum: Checksum(checksum),
+    }
+}
