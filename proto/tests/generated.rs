@@ -8,7 +8,8 @@
 //! REWRITE=1 cargo test -p proto --test generated
 //! ```
 //!
-//! A new file needs a module of its own in `proto/src/lib.rs` besides.
+//! A new file needs, besides, a module of its own in `proto/src/lib.rs` and, before the first run, an
+//! empty file in `src/generated/`: the crate must compile for this test to run.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,0 +1,40 @@
+//! What changed, for those who push it on.
+
+use raft::Index;
+
+use crate::model::{ConfigKey, Md5, NamespaceId};
+
+/// A change of the replicated state, handed out in log order after readers can see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A client that listens to this config may see something else now.
+    ConfigChanged {
+        /// The config.
+        key: ConfigKey,
+        /// The log index of the change. A reader that has applied this index sees the change.
+        index: Index,
+        /// MD5 of the formal version; `None` when there is none. Unchanged when only a variant changed.
+        md5: Option<Md5>,
+        /// A variant was published or removed: clients it matches see another MD5 than the above.
+        gray: bool,
+    },
+    /// A namespace was made, renamed or deleted.
+    NamespaceChanged {
+        /// The namespace.
+        id: NamespaceId,
+        /// The log index of the change.
+        index: Index,
+    },
+    /// The cluster allows the commands of this feature level.
+    FeatureLevelRaised {
+        /// The level.
+        level: u32,
+        /// The log index of the change.
+        index: Index,
+    },
+    /// A snapshot took the place of the whole state: anything may have changed.
+    Reloaded {
+        /// The log index the state now stands at.
+        index: Index,
+    },
+}
