@@ -5,6 +5,18 @@
 //! This crate knows neither the raft core nor the server: they convert.
 
 /// Commands of the replicated state machine, as they stand in the log: `command.proto`.
+#[expect(missing_docs, clippy::large_enum_variant, reason = "generated; an envelope lives for one call")]
 pub mod command {
     include!("generated/command.rs");
+}
+
+/// What nodes and operators say through the peer door: `cluster.proto`.
+#[expect(missing_docs, reason = "generated; cluster.proto has the words")]
+pub mod cluster {
+    include!("generated/cluster.rs");
+}
+
+/// Rows of the replicated state's tables, as they lie on disk: `tables.proto`.
+pub mod tables {
+    include!("generated/tables.rs");
 }
