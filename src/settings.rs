@@ -20,7 +20,6 @@ pub use self::env_file::Malformed;
 pub use self::sources::{Mistake, Mistakes, Origin, Sources};
 pub use self::table::{NOT_TAKEN, NotTaken, SETTINGS, Setting, find, markdown, not_taken_markdown};
 pub use self::value::Secret;
-use crate::telemetry::Format;
 
 /// A content may have this many bytes at most, whatever the setting says (contract 00 §3: `maxContent`).
 pub const CONTENT_BYTES_MAX: u64 = 10_485_760;
@@ -137,7 +136,17 @@ pub struct Operation {
     /// tracing's filter.
     pub log_filter: String,
     /// Form of a line.
-    pub log_format: Format,
+    pub log_format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
 }
 
 /// What the command line asks for.
@@ -428,8 +437,8 @@ fn operation(sources: &mut Sources) -> Operation {
     let timeout = |text: &str| value::within(text, 100, 60_000);
     let stop = |text: &str| value::within(text, 1, 600);
     let format = |text: &str| match text {
-        "text" => Ok(Format::Text),
-        "json" => Ok(Format::Json),
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
         _ => Err("text or json is expected".to_owned()),
     };
     Operation {
@@ -437,7 +446,7 @@ fn operation(sources: &mut Sources) -> Operation {
         shutdown_timeout: Duration::from_secs(sources.take("RNACOS_SHUTDOWN_TIMEOUT_SECOND", stop, || 10)),
         metrics: sources.take("RNACOS_ENABLE_METRICS", value::boolean, || true),
         log_filter: sources.take("RUST_LOG", value::text, || "info".to_owned()),
-        log_format: sources.take("RNACOS_LOG_FORMAT", format, Format::default),
+        log_format: sources.take("RNACOS_LOG_FORMAT", format, LogFormat::default),
     }
 }
 

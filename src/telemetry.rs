@@ -14,26 +14,18 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::settings::LogFormat;
+
 /// Lines that may wait for the sink; the next one is dropped and counted.
 const QUEUE_LINES_MAX: usize = 8_192;
 /// How long [`Guard`] waits for the sink at the end of the process.
 const FLUSH_WAIT: Duration = Duration::from_millis(500);
 
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
 /// Starts logging to standard error. Lines that cannot be written are dropped, never waited for.
 ///
 /// # Errors
 /// `filter` is not one of tracing's filters (`info`, `info,rnacos=debug`, ...), or logging was started before.
-pub fn start(filter: &str, format: Format) -> Result<Guard, String> {
+pub fn start(filter: &str, format: LogFormat) -> Result<Guard, String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("log filter {filter:?}: {error}"))?;
     let (writer, guard) = writer(io::stderr());
     let builder = tracing_subscriber::fmt()
@@ -41,8 +33,8 @@ pub fn start(filter: &str, format: Format) -> Result<Guard, String> {
         .with_writer(writer)
         .with_ansi(false);
     match format {
-        Format::Text => builder.try_init(),
-        Format::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
     }
     .map_err(|error| error.to_string())?;
     Ok(guard)

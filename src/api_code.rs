@@ -1,0 +1,182 @@
+//! The only map from errors to what each API generation calls them: HTTP status, Nacos code, text.
+//! Texts and statuses are those recorded from Nacos 2.5.1 where it has an answer for the case.
+//!
+//! # Definite and unknown
+//! A write that was refused before it was logged is 503 (or 4xx): nothing was done, retrying is safe.
+//! A write whose outcome is not known is 504, and its text says so. Never the other way round.
+
+use crate::error::Error;
+
+/// An error as plain text with a status: API v1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextError {
+    /// HTTP status.
+    pub status: u16,
+    /// Body.
+    pub text: String,
+}
+
+/// An error as `{"code","message","data"}`: API v2 and later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodedError {
+    /// HTTP status.
+    pub status: u16,
+    /// Nacos code (contract 00 §6.1).
+    pub code: i32,
+    /// Its short text.
+    pub message: &'static str,
+    /// The long one.
+    pub data: String,
+}
+
+/// HTTP status of an error where no recorded answer says otherwise.
+pub fn status(error: &Error) -> u16 {
+    match error {
+        Error::Missing { .. }
+        | Error::Unreadable { .. }
+        | Error::Illegal(_)
+        | Error::Invalid(_)
+        | Error::NamespaceTaken { .. }
+        | Error::NamespaceIllegal(_)
+        | Error::Gray { .. } => 400,
+        Error::NotFound(_) | Error::NoNamespace { .. } => 404,
+        Error::CasMismatch | Error::Internal(_) => 500,
+        Error::TooLarge(_) => 413,
+        Error::Unavailable(_) | Error::Overloaded(_) => 503,
+        Error::Indeterminate(_) => 504,
+    }
+}
+
+/// The error as v1 tells it.
+pub fn v1(error: &Error) -> TextError {
+    let text = match error {
+        Error::Missing { name, kind } => {
+            let kind = if kind.is_empty() { "String" } else { kind };
+            let text = format!(
+                "Required request parameter '{name}' for method parameter type {kind} is not present"
+            );
+            return TextError {
+                status: 500,
+                text: caused(&escape(&text)),
+            };
+        }
+        Error::NoNamespace { .. } => {
+            return TextError {
+                status: 500,
+                text: caused(&escape(&error.to_string())),
+            };
+        }
+        // The one text without a frame; the check runs before anything else there.
+        Error::Illegal(text) => {
+            return TextError {
+                status: 400,
+                text: format!("{text}\r\n"),
+            };
+        }
+        Error::Unreadable { kind, text } => format!(
+            "Failed to convert value of type 'java.lang.String' to required type '{kind}'; nested exception is \
+             java.lang.NumberFormatException: For input string: \"{text}\";caused: For input string: \"{text}\""
+        ),
+        other => other.to_string(),
+    };
+    TextError {
+        status: status(error),
+        text: caused(&text),
+    }
+}
+
+/// The error as v2 tells it. [`Error::Illegal`] is told as in v1 there.
+pub fn v2(error: &Error) -> CodedError {
+    let (code, message) = match error {
+        Error::Missing { .. } => (10_000, "parameter missing"),
+        Error::Unreadable { .. } | Error::Illegal(_) | Error::Invalid(_) => {
+            (20_002, "parameter validate error")
+        }
+        Error::NotFound(_) => (20_004, "resource not found"),
+        Error::NoNamespace { .. } => (22_001, "namespace not exist"),
+        // Recorded: an id that is taken is told as an illegal one, not as 22002.
+        Error::NamespaceTaken { .. } | Error::NamespaceIllegal(_) => (22_000, "illegal namespace"),
+        Error::CasMismatch => (20_005, "resource conflict"),
+        Error::Gray { code, .. } => (*code, "gray version error"),
+        Error::TooLarge(_) => (5_034, "over max size"),
+        Error::Unavailable(_) | Error::Overloaded(_) | Error::Indeterminate(_) | Error::Internal(_) => {
+            (30_000, "server error")
+        }
+    };
+    let data = match error {
+        Error::Missing { name, kind: "" } => format!("required parameter '{name}' is missing"),
+        Error::Missing { name, kind } => {
+            format!("Required request parameter '{name}' for method parameter type {kind} is not present")
+        }
+        other => other.to_string(),
+    };
+    CodedError {
+        status: status(error),
+        code,
+        message,
+        data,
+    }
+}
+
+fn caused(text: &str) -> String {
+    format!("caused: {text};")
+}
+
+/// As Spring's HtmlUtils, which the Java server applies to some of its texts.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recorded_texts() {
+        let missing = v1(&Error::missing("dataId"));
+        let text = "caused: Required request parameter &#39;dataId&#39; for method parameter type String is not present;";
+        assert_eq!(
+            missing,
+            TextError {
+                status: 500,
+                text: text.to_owned()
+            }
+        );
+        let cas = v1(&Error::CasMismatch);
+        assert_eq!(
+            cas.text,
+            "caused: Cas publish fail, server md5 may have changed.;"
+        );
+        assert_eq!(cas.status, 500);
+        let taken = v2(&Error::NamespaceTaken { id: "a".to_owned() });
+        assert_eq!(
+            (taken.status, taken.code, taken.message),
+            (400, 22_000, "illegal namespace")
+        );
+        assert_eq!(taken.data, "the namespaceId is existed, namespaceId: a");
+    }
+
+    /// A client that sees 503 sends the same write again: only errors that are certain may have it.
+    #[test]
+    fn retry_safe_statuses_are_for_definite_errors_only() {
+        let text = || "x".to_owned();
+        assert_eq!(v1(&Error::Indeterminate(text())).status, 504);
+        assert_eq!(v2(&Error::Indeterminate(text())).status, 504);
+        for error in [Error::Unavailable(text()), Error::Overloaded(text())] {
+            assert!(error.retryable());
+            assert_eq!(status(&error), 503);
+        }
+        assert!(!Error::Indeterminate(text()).retryable());
+    }
+}

@@ -1,0 +1,89 @@
+//! What can go wrong with a use case, independent of the protocol that asked. `api_code` alone turns it
+//! into Nacos codes and HTTP statuses.
+
+/// Result of a use case.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a use case failed. The kinds are few; what a client may do next depends on them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A required parameter is not there.
+    #[error("parameter {name} is missing")]
+    Missing {
+        /// Its name on the wire.
+        name: &'static str,
+        /// Its type in the words of the Java server, which names it in the answer; empty for a field of
+        /// a form object, which has another text.
+        kind: &'static str,
+    },
+    /// A parameter of another type than expected.
+    #[error("{text:?} is no {kind}")]
+    Unreadable {
+        /// The type in the words of the Java server.
+        kind: &'static str,
+        /// What was given.
+        text: String,
+    },
+    /// A parameter breaks the character and length rules that hold for every call (contract 00 §3).
+    #[error("{0}")]
+    Illegal(String),
+    /// A value the use case cannot take.
+    #[error("{0}")]
+    Invalid(String),
+    /// The thing asked for is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// No namespace has this id.
+    #[error("namespaceId [ {id} ] not exist")]
+    NoNamespace {
+        /// The id as it was given.
+        id: String,
+    },
+    /// A namespace has this id already.
+    #[error("the namespaceId is existed, namespaceId: {id}")]
+    NamespaceTaken {
+        /// The id.
+        id: String,
+    },
+    /// An id or name no namespace can have.
+    #[error("{0}")]
+    NamespaceIllegal(String),
+    /// Compare-and-set found another content than the caller expected.
+    #[error("Cas publish fail, server md5 may have changed.")]
+    CasMismatch,
+    /// A gray variant that cannot be published.
+    #[error("{text}")]
+    Gray {
+        /// Code of Nacos (20010 to 20013).
+        code: i32,
+        /// What is wrong.
+        text: String,
+    },
+    /// The request is larger than a limit.
+    #[error("{0}")]
+    TooLarge(String),
+    /// Not now, and nothing was done: retrying is safe.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Too much at once, and nothing was done: retrying later is safe.
+    #[error("{0}")]
+    Overloaded(String),
+    /// It is not known whether it was done. A retry may do it twice.
+    #[error("{0}")]
+    Indeterminate(String),
+    /// Our fault.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// True when nothing was done and the same request may simply be sent again.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Error::Unavailable(_) | Error::Overloaded(_))
+    }
+
+    /// A parameter of type `String` that is not there.
+    pub fn missing(name: &'static str) -> Error {
+        Error::Missing { name, kind: "String" }
+    }
+}

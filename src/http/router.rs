@@ -1,0 +1,155 @@
+//! From method and path to the row of the table.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use http::Method;
+
+use super::routes::{ROUTES, Route, Verb};
+
+/// What a path and method lead to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found {
+    /// A row, with its position in the table; true when the answer goes without its body (HEAD).
+    Route(usize, &'static Route, bool),
+    /// The path is known, the method is not.
+    OtherMethod(&'static Route),
+    /// Nothing.
+    Nothing,
+}
+
+type Methods = [Option<usize>; Verb::COUNT];
+
+static TABLE: LazyLock<HashMap<&'static str, Methods>> = LazyLock::new(|| {
+    let mut table: HashMap<&'static str, Methods> = HashMap::with_capacity(ROUTES.len());
+    for (position, route) in ROUTES.iter().enumerate() {
+        let methods = table.entry(route.path).or_insert([None; Verb::COUNT]);
+        let before = methods[route.verb as usize].replace(position);
+        assert!(before.is_none(), "two rows for {:?} {}", route.verb, route.path);
+    }
+    table
+});
+
+/// Finds the row.
+///
+/// A path is taken as it is, with or without the context `/nacos`, and with or without one `/` at its end;
+/// there is no other spelling of a route. Doubled slashes, dot segments, `;` and percent escapes therefore
+/// meet nothing: whoever checks permissions by path and whoever serves can never disagree.
+pub(super) fn find(method: &Method, path: &str) -> Found {
+    let Some((methods, any)) = look_up(path) else {
+        return Found::Nothing;
+    };
+    let (verb, head) = match *method {
+        Method::GET => (Verb::Get, false),
+        Method::HEAD => (Verb::Get, true),
+        Method::POST => (Verb::Post, false),
+        Method::PUT => (Verb::Put, false),
+        Method::DELETE => (Verb::Delete, false),
+        _ => return Found::OtherMethod(any),
+    };
+    match methods[verb as usize].and_then(|at| Some((at, ROUTES.get(at)?))) {
+        Some((at, route)) => Found::Route(at, route, head),
+        None => Found::OtherMethod(any),
+    }
+}
+
+fn look_up(path: &str) -> Option<(&'static Methods, &'static Route)> {
+    let methods = TABLE.get(without_context(path)).or_else(|| {
+        let path = without_context(path.strip_suffix('/')?);
+        TABLE.get(path)
+    })?;
+    let any = methods.iter().flatten().next().and_then(|at| ROUTES.get(*at))?;
+    Some((methods, any))
+}
+
+/// The methods of a path, as the `Allow` header lists them.
+pub(super) fn allowed(path: &str) -> String {
+    let methods = look_up(path).map(|(methods, _)| methods);
+    let verbs = methods
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|at| ROUTES.get(*at));
+    verbs
+        .map(|route| route.verb.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The path without `/nacos`.
+pub(super) fn without_context(path: &str) -> &str {
+    match path.strip_prefix("/nacos") {
+        Some(rest) if rest.starts_with('/') => rest,
+        _ => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leads_to(method: Method, path: &str) -> Option<&'static str> {
+        match find(&method, path) {
+            Found::Route(_, route, _) => Some(route.path),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn every_row_is_found_with_and_without_context_and_final_slash() {
+        for (position, route) in ROUTES.iter().enumerate() {
+            let method = Method::from_bytes(route.verb.as_str().as_bytes()).unwrap();
+            for path in [
+                route.path.to_owned(),
+                format!("/nacos{}", route.path),
+                format!("/nacos{}/", route.path),
+            ] {
+                assert!(
+                    matches!(find(&method, &path), Found::Route(at, ..) if at == position),
+                    "{method} {path}"
+                );
+            }
+        }
+    }
+
+    /// Nacos #4701: odd spellings of a path passed the check of another one.
+    #[test]
+    fn odd_spellings_of_a_path_meet_nothing() {
+        assert_eq!(
+            leads_to(Method::GET, "/nacos/v1/cs/configs"),
+            Some("/v1/cs/configs")
+        );
+        for odd in [
+            "//nacos/v1/cs/configs",
+            "/nacos//v1/cs/configs",
+            "/nacos/v1/cs/configs//",
+            "/nacos/./v1/cs/configs",
+            "/nacos/x/../v1/cs/configs",
+            "/nacos/v1/cs/configs;x=1",
+            "/nacos/v1/cs%2fconfigs",
+            "/nacos/v1/cs/%63onfigs",
+            "/NACOS/v1/cs/configs",
+            "/nacos/v1/CS/configs",
+            "/nacos/v1/cs/configs.json",
+            "/nacos/nacos/v1/cs/configs",
+            "/nacosv1/cs/configs",
+            "",
+        ] {
+            assert_eq!(leads_to(Method::GET, odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn head_is_served_where_get_is_and_other_methods_are_told() {
+        assert!(matches!(
+            find(&Method::HEAD, "/v1/cs/configs"),
+            Found::Route(_, _, true)
+        ));
+        assert!(matches!(
+            find(&Method::PATCH, "/v1/cs/configs"),
+            Found::OtherMethod(_)
+        ));
+        assert!(matches!(find(&Method::POST, "/health"), Found::OtherMethod(_)));
+        assert!(matches!(find(&Method::PATCH, "/nothing"), Found::Nothing));
+    }
+}

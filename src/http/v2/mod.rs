@@ -1,0 +1,4 @@
+//! API v2: `{code,message,data}`.
+
+pub(super) mod health;
+pub(super) mod namespace;

@@ -1,0 +1,15 @@
+//! What the server tells of itself in numbers: [`names`] lists every family, [`render`] writes the text
+//! form, [`Histogram`] and [`Http`] are the counters of the hot paths.
+//!
+//! Cursors and queues are not copied into metrics when they change; they are read from their owners when
+//! somebody asks (`service::metrics`).
+
+mod histogram;
+mod http;
+pub mod names;
+pub mod process;
+mod render;
+
+pub use histogram::{Buckets, Histogram};
+pub use http::Http;
+pub use render::{Label, Page};

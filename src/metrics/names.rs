@@ -1,0 +1,109 @@
+//! Every metric this server shows, once: name, kind, what it counts. docs/operations.md is made from it.
+
+/// What kind of number it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Goes both ways.
+    Gauge,
+    /// Buckets, sum and count.
+    Histogram,
+}
+
+impl Kind {
+    /// The word of the text form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric family.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Its name; the unit is the last word.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// What it counts, in one sentence.
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($($(#[$doc:meta])* $constant:ident = $kind:ident $name:literal $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $constant: Family = Family { name: $name, kind: Kind::$kind, help: $help };
+        )*
+        /// All of them, in the order in which they are shown.
+        pub const FAMILIES: &[Family] = &[$($constant),*];
+    };
+}
+
+families! {
+    BUILD = Gauge "rnacos_build_info" "Always 1; the label tells the version.";
+    UPTIME = Gauge "rnacos_uptime_seconds" "Time since the process started to serve.";
+    HTTP_REQUESTS = Counter "rnacos_http_requests_total" "Answered HTTP requests by route and class of status.";
+    HTTP_DURATION = Histogram "rnacos_http_request_duration_seconds" "Time from the parsed head to the ready answer, by route.";
+    HTTP_IN_FLIGHT = Gauge "rnacos_http_requests_in_flight" "HTTP requests being served.";
+    HTTP_CONNECTIONS = Gauge "rnacos_http_connections" "Open HTTP connections.";
+    HTTP_CONNECTIONS_REFUSED = Counter "rnacos_http_connections_refused_total" "HTTP connections refused because there were too many.";
+    HTTP_ACCEPT_ERRORS = Counter "rnacos_http_accept_errors_total" "Failed accepts, for example for want of file descriptors.";
+    HTTP_PANICS = Counter "rnacos_http_panics_total" "Handlers that panicked; their requests were answered 500.";
+    RAFT_TERM = Gauge "rnacos_raft_term" "Current term.";
+    RAFT_ROLE = Gauge "rnacos_raft_role" "1 for the role this node has, 0 for the others.";
+    RAFT_LEADER = Gauge "rnacos_raft_leader" "Node id of the leader, 0 when none is known.";
+    RAFT_LAST = Gauge "rnacos_raft_last_index" "Last index of the log.";
+    RAFT_DURABLE = Gauge "rnacos_raft_durable_index" "Last index that is on this node's disk.";
+    RAFT_COMMITTED = Gauge "rnacos_raft_committed_index" "Last committed index this node knows of.";
+    RAFT_APPLIED = Gauge "rnacos_raft_applied_index" "Last index in this node's state.";
+    RAFT_BASE = Gauge "rnacos_raft_base_index" "Index before the first entry of the log.";
+    RAFT_UNCOMMITTED = Gauge "rnacos_raft_uncommitted_bytes" "Bytes this leader has appended and not committed.";
+    RAFT_MEMBERS = Gauge "rnacos_raft_members" "Members by kind.";
+    RAFT_SUSPECT = Gauge "rnacos_raft_suspect" "1 while this node may have lost part of its log and counts for nothing.";
+    RAFT_ELECTIONS = Counter "rnacos_raft_elections_total" "Elections this node has started.";
+    RAFT_LEADER_CHANGES = Counter "rnacos_raft_leader_changes_total" "Changes of leader this node has seen.";
+    RAFT_SNAPSHOTS = Counter "rnacos_raft_snapshots_installed_total" "Snapshots this node has installed.";
+    RAFT_PEER_MATCHED = Gauge "rnacos_raft_peer_matched_index" "Last index known to be on a peer's disk (leader only).";
+    RAFT_PEER_INFLIGHT = Gauge "rnacos_raft_peer_inflight" "Appends on their way to a peer (leader only).";
+    RAFT_PEER_ACTIVE = Gauge "rnacos_raft_peer_active" "1 if the peer answered within the last election timeout (leader only).";
+    PENDING_OPERATIONS = Gauge "rnacos_pending_operations" "Writes of this node's clients that wait for their apply.";
+    PENDING_BYTES = Gauge "rnacos_pending_bytes" "Bytes of those writes.";
+    DISK_SPACE = Gauge "rnacos_disk_space" "Room on the data volume: 0 ample, 1 low (writes refused), 2 critical.";
+    LOG_FAILED = Gauge "rnacos_log_failed" "1 once a write or sync of the log has failed: the node is read-only and stops.";
+    LOG_SYNCS = Counter "rnacos_log_syncs_total" "Syncs of the log.";
+    LOG_SYNC_DURATION = Histogram "rnacos_log_sync_duration_seconds" "Time of one write and sync of the log.";
+    LOG_BATCH = Histogram "rnacos_log_batch_entries" "Entries made durable by one sync.";
+    LOG_ENTRIES = Counter "rnacos_log_entries_total" "Entries made durable.";
+    LOG_BYTES = Counter "rnacos_log_bytes_total" "Bytes of those entries.";
+    LOG_MARKS = Counter "rnacos_log_mark_writes_total" "Writes of the mark file.";
+    DISK_FREE = Gauge "rnacos_disk_free_bytes" "Free bytes on the data volume, as last seen by the log writer.";
+    CONFIGS = Gauge "rnacos_configs" "Configs in this node's state.";
+    CONFIG_VARIANTS = Gauge "rnacos_config_variant_keys" "Configs that have beta, tag or other variants.";
+    NAMESPACES = Gauge "rnacos_namespaces" "Namespaces made by users.";
+    PROCESS_CPU = Counter "process_cpu_seconds_total" "User and system CPU time.";
+    PROCESS_RSS = Gauge "process_resident_memory_bytes" "Resident memory.";
+    PROCESS_VSIZE = Gauge "process_virtual_memory_bytes" "Virtual memory.";
+    PROCESS_FDS = Gauge "process_open_fds" "Open file descriptors.";
+    PROCESS_FDS_MAX = Gauge "process_max_fds" "Limit of open file descriptors.";
+    PROCESS_THREADS = Gauge "process_threads" "Threads.";
+    LOG_LINES_DROPPED = Counter "rnacos_log_lines_dropped_total" "Lines of the text log dropped because its sink was too slow.";
+}
+
+/// The families as a table in Markdown.
+pub fn markdown() -> String {
+    let mut text = String::from("| Metric | Kind | Meaning |\n|---|---|---|\n");
+    for family in FAMILIES {
+        text.push_str(&format!(
+            "| `{}` | {} | {} |\n",
+            family.name,
+            family.kind.as_str(),
+            family.help
+        ));
+    }
+    text
+}

@@ -1,0 +1,143 @@
+//! Use cases: what the server does, whoever asks in whatever protocol.
+//!
+//! Adapters (HTTP now, gRPC later) parse and render; everything between stands here. Requests are plain
+//! values, answers too; a [`Caller`] says who asks.
+
+pub mod config;
+pub mod health;
+pub mod metrics;
+pub mod namespace;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use storage::WriterMetrics;
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::consensus::{self, Handle, ProposeError};
+use crate::error::{Error, Result};
+use crate::metrics::Http;
+use crate::settings::{self, Settings};
+use crate::state::{Command, Outcome, Reader};
+
+/// Who asks, and from where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Name of the user; empty while nobody logs in.
+    pub user: String,
+    /// Address of the client, as it or a proxy tells it.
+    pub ip: String,
+}
+
+/// Everything adapters call. One per server, shared by all connections.
+#[derive(Debug)]
+pub struct Services {
+    consensus: Handle,
+    state: Arc<Reader>,
+    log: Arc<WriterMetrics>,
+    /// Counters of the hot paths.
+    pub metrics: Metrics,
+    /// Bound of the HTTP connections; `None`: what the open-file limit leaves.
+    pub connections_max: Option<usize>,
+    config: settings::Config,
+    /// A write or linearizable read is answered within this.
+    write_timeout: Duration,
+    metrics_enabled: bool,
+    http_port: u16,
+    log_lines_dropped: fn() -> u64,
+    started: Instant,
+}
+
+/// Counters that requests touch.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Of the HTTP door.
+    pub http: Http,
+}
+
+/// What [`Services`] is made of.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// Writes and linearizable reads go here.
+    pub consensus: Handle,
+    /// Local reads go here.
+    pub state: Arc<Reader>,
+    /// Numbers of the log writer.
+    pub log: Arc<WriterMetrics>,
+    /// The settings in force.
+    pub settings: &'a Settings,
+    /// The port HTTP listens on (the setting may be 0).
+    pub http_port: u16,
+    /// Counters of the HTTP door, one per route (`http::counters`).
+    pub http: Http,
+    /// Lines of the text log dropped so far.
+    pub log_lines_dropped: fn() -> u64,
+}
+
+impl Services {
+    /// Puts the parts together.
+    pub fn new(parts: Parts<'_>) -> Services {
+        let settings = parts.settings;
+        Services {
+            consensus: parts.consensus,
+            state: parts.state,
+            log: parts.log,
+            metrics: Metrics { http: parts.http },
+            connections_max: settings.network.connections_max,
+            config: settings.config,
+            write_timeout: settings.operation.write_timeout,
+            metrics_enabled: settings.operation.metrics,
+            http_port: parts.http_port,
+            log_lines_dropped: parts.log_lines_dropped,
+            started: clock::now(),
+        }
+    }
+
+    /// Has a command applied; what came of it is already visible to reads on this node.
+    async fn propose(&self, command: Command) -> Result<Outcome> {
+        let deadline = clock::now() + self.write_timeout;
+        Ok(self.consensus.propose(command, deadline).await?)
+    }
+
+    /// Makes sure that a local read sees everything acknowledged before now, when that is wanted.
+    ///
+    /// # Errors
+    /// No leader with a majority was heard in time. Reading again is safe.
+    pub async fn catch_up(&self) -> Result<()> {
+        let deadline = clock::now() + self.write_timeout;
+        Ok(self.consensus.read_index(deadline).await?)
+    }
+
+    /// True when a read that says nothing is to be linearizable.
+    pub fn reads_are_linearizable(&self) -> bool {
+        self.config.default_consistency == settings::Consistency::Linearizable
+    }
+}
+
+impl From<ProposeError> for Error {
+    /// IMPORTANT: everything but `Unknown` is definite. A client told "unavailable" relies on it.
+    fn from(error: ProposeError) -> Error {
+        let text = error.to_string();
+        match error {
+            ProposeError::NoLeader
+            | ProposeError::Stopping
+            | ProposeError::LowOnSpace
+            | ProposeError::Failed(_) => Error::Unavailable(text),
+            ProposeError::Overloaded => Error::Overloaded(text),
+            ProposeError::TooLarge => Error::TooLarge(text),
+            ProposeError::Unknown => Error::Indeterminate(text),
+        }
+    }
+}
+
+impl From<consensus::ReadError> for Error {
+    fn from(error: consensus::ReadError) -> Error {
+        match error {
+            consensus::ReadError::NoLeader | consensus::ReadError::Stopping => {
+                Error::Unavailable(error.to_string())
+            }
+            consensus::ReadError::Overloaded => Error::Overloaded(error.to_string()),
+        }
+    }
+}
