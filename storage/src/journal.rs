@@ -25,9 +25,11 @@
 //! log brings the rest back; sealed journals were synced, so there it is damage as well.
 
 use std::fs::{self, File};
-use std::io::Read;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::SeekFrom;
 
 use crate::codec::Fields;
 use crate::dir::{self, Paths};
@@ -55,7 +57,7 @@ const SEQUENCE_LEAP_MAX: u64 = 1 << 32;
 /// to look like nested batches hit it; they are then taken for damage, which is the safe side.
 const SEARCH_WORK_MAX: usize = 16;
 
-/// Files are read in pieces of this size; a piece of zeros takes no memory.
+/// Files are read in pieces of this size.
 const READ_BYTES: usize = 1 << 20;
 
 /// What a journal holds.
@@ -303,24 +305,32 @@ fn plausible_length(bytes: &[u8]) -> usize {
     64 * items + total - fields.0.len()
 }
 
-/// Reads the content of a journal file: everything up to its last byte that is not zero, in memory.
+/// Reads the content of a journal file, in memory: everything up to its last byte that is not zero.
+/// Journals are made 64 MiB long and sparse; holes are skipped where the file system knows them.
 pub(crate) fn read_content(path: &Path) -> Result<Vec<u8>, StorageError> {
     let error = |source| StorageError::file("cannot read", path, source);
-    let mut file = File::open(path).map_err(error)?;
+    let file = File::open(path).map_err(error)?;
+    let length = file.metadata().map_err(error)?.len();
     let mut content = Vec::new();
-    let mut zeros = 0usize;
     let mut piece = vec![0u8; READ_BYTES];
-    loop {
-        let read = file.read(&mut piece).map_err(error)?;
-        let Some(piece) = piece.get(..read).filter(|piece| !piece.is_empty()) else {
+    let mut position = 0;
+    while position < length {
+        position = match rustix::fs::seek(&file, SeekFrom::Data(position)) {
+            Ok(data) => data,
+            Err(rustix::io::Errno::NXIO) => break,
+            // A file system without holes: everything is data.
+            Err(_) => position,
+        };
+        let read = file.read_at(&mut piece, position).map_err(error)?;
+        let Some(bytes) = piece.get(..read).filter(|bytes| !bytes.is_empty()) else {
             break;
         };
-        if piece.iter().all(|byte| *byte == 0) {
-            zeros += piece.len();
-        } else {
-            content.resize(content.len() + std::mem::take(&mut zeros), 0);
-            content.extend_from_slice(piece);
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            // Lossless: the position lies within the file, which fits into memory without its holes.
+            content.resize(position as usize, 0);
+            content.extend_from_slice(bytes.get(..=last).unwrap_or_default());
         }
+        position += read as u64;
     }
     Ok(content)
 }

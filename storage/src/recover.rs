@@ -242,6 +242,19 @@ fn last_in_journals(paths: &Paths) -> Result<Option<Index>, OpenError> {
     Ok(last)
 }
 
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            writeln!(f, "{finding}")?;
+        }
+        match self.synced_before {
+            Some(index) => writeln!(f, "the log had been synced up to entry {index}")?,
+            None => writeln!(f, "how far the log had been synced is not known: the mark was lost")?,
+        }
+        write!(f, "it now ends at entry {} of term {}; the state holds entry {}", self.last.index, self.last.term, self.applied)
+    }
+}
+
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.format {

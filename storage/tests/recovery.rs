@@ -1,13 +1,11 @@
 //! A healthy life: form, write, close, open.
 
-mod support;
-
+use crate::support::{Node, form, members, temp_dir};
 use raft::{Index, NodeId, Persist, Term};
-use support::{Node, form, members};
 
 #[test]
 fn r16_what_was_completed_is_there_after_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     form(dir.path(), &[1]);
     let mut node = Node::open(dir.path());
     assert_eq!(node.identity.boot.0, 1);
@@ -37,7 +35,7 @@ fn r16_what_was_completed_is_there_after_a_restart() {
 
 #[test]
 fn truncated_entries_stay_away_and_new_ones_take_their_place() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = temp_dir();
     form(dir.path(), &[1, 2, 3]);
     let mut node = Node::open(dir.path());
     node.append(1, &[b"a", b"b", b"c", b"d"]).unwrap();

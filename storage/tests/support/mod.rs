@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft::{
-    Checksum, Configuration, Entry, EntryId, EntryKind, HardState, Incarnation, Index, LogBase, Member,
-    NodeId, Persist, Term, Token,
+    Configuration, Entry, EntryId, EntryKind, HardState, Incarnation, Index, LogBase, Member, NodeId,
+    Persist, Term, Token,
 };
 use storage::fault::Faults;
 use storage::{
@@ -178,7 +178,7 @@ impl Node {
     pub(crate) fn append(&mut self, term: u64, payloads: &[&[u8]]) -> Result<(), String> {
         let entries = self.next_entries(term, payloads);
         let newer = self.hard_state.term < Term(term);
-        let hard_state = newer.then(|| HardState {
+        let hard_state = newer.then_some(HardState {
             term: Term(term),
             vote: None,
             ..self.hard_state
@@ -282,16 +282,25 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// The content without its trailing zeros, and the full length.
+/// The content without its trailing hole, and the full length.
 pub(crate) fn read_sparse(path: &Path) -> std::io::Result<(Vec<u8>, u64)> {
-    let mut bytes = std::fs::read(path)?;
-    let length = bytes.len() as u64;
-    let content = bytes
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .map_or(0, |last| last + 1);
-    bytes.truncate(content);
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut end = 0;
+    while let Ok(data) = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(end)) {
+        end = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(data))?;
+    }
+    let mut bytes = vec![0; end as usize];
+    file.read_exact_at(&mut bytes, 0)?;
     Ok((bytes, length))
+}
+
+/// A folder in memory where there is one: these tests sync often and mean the order, not the disk.
+pub(crate) fn temp_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a folder")
 }
 
 pub(crate) fn write_sparse(path: &Path, bytes: &[u8], length: u64) {
@@ -314,8 +323,4 @@ pub(crate) fn newest_journal(database: &Path) -> std::path::PathBuf {
         .collect();
     journals.sort();
     journals.pop().expect("a journal").1
-}
-
-pub(crate) fn checksum(value: u32) -> Checksum {
-    Checksum(value)
 }

@@ -1,0 +1,9 @@
+//! The promises of the storage, one file per kind of promise.
+
+mod crash;
+mod damage;
+mod formation;
+mod golden;
+mod recovery;
+mod snapshot;
+mod support;
