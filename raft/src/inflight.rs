@@ -117,3 +117,6 @@ impl Sizes {
         self.bytes = 0;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -430,3 +430,6 @@ fn interpolate(x: u64, left: (u64, u64), right: (u64, u64)) -> u64 {
         u128::from(right.1.saturating_sub(left.1)) * u128::from(x - left.0) / u128::from(right.0 - left.0);
     left.1 + u64::try_from(rise).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

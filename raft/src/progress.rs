@@ -137,6 +137,10 @@ impl Progress {
             let is_restart = self.boot > Boot(0);
             self.boot = sender.boot;
             if is_restart {
+                // A suspect disk may go on losing: what an earlier boot of it said is worth nothing.
+                if sender.suspicion.is_some() && !keep_match {
+                    self.matched = Index(0);
+                }
                 self.start_over();
             }
         }

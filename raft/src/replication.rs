@@ -123,7 +123,11 @@ impl Leader {
         match &mut peer.mode {
             Mode::Probe { .. } => {}
             Mode::Replicate => peer.start_over(),
-            Mode::Snapshot(sending) => sending.rewind(),
+            Mode::Snapshot(sending) => {
+                sending.rewind();
+                // A piece that is being read was asked for at another offset.
+                peer.load = None;
+            }
         }
     }
 

@@ -194,7 +194,12 @@ fn random_message(dice: &mut Dice) -> Message {
     let suspicion = (dice.below(6) == 0).then(|| Boot(dice.below(3)));
     let space = [Space::Ample, Space::Ample, Space::Low, Space::Critical][dice.below(4) as usize];
     let boot = Boot(1 + dice.below(10) / 9);
-    let term = Term(dice.odd());
+    // One absurd term that is believed ends the conversation, so they are rare.
+    let term = Term(if dice.below(60) == 0 {
+        dice.odd()
+    } else {
+        1 + dice.below(4)
+    });
     let body = random_body(dice, term);
     Message {
         sender: Sender {
