@@ -171,6 +171,9 @@ pub(crate) struct Disk {
     /// The snapshot before the newest one, while that one is not synced ([`SimBug::ResetBeforeSnapshot`]).
     previous_snapshot: Option<Option<SnapshotFile>>,
     bug: Option<SimBug>,
+    /// A suspect that has lost more is suspect anew, by the number of this boot. Without it the leader
+    /// has to mistrust every boot of a suspect.
+    pub(crate) renews_suspicion: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -656,7 +659,7 @@ impl Disk {
         if self.bug == Some(SimBug::SuspicionEndsAtMark) && !lost {
             self.mark.suspicion = None;
         }
-        if lost && self.mark.suspicion.is_none() {
+        if lost && (self.mark.suspicion.is_none() || self.renews_suspicion) {
             self.mark.suspicion = Some(self.mark.boot);
             return true;
         }

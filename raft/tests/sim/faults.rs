@@ -75,14 +75,17 @@ impl World {
         }
         let harmed = self.nodes[victim].id;
         let stays_clean = |member: &raft::Member| member.id != harmed && self.is_clean_member(member);
-        self.nodes.iter().flat_map(|node| node.configurations()).all(|mut configuration| {
-            // A learner may be promoted before its leader hears what became of it.
-            let learners: Vec<raft::Member> = configuration.members.values().cloned().collect();
-            for member in learners.into_iter().filter(|member| !stays_clean(member)) {
-                configuration.voters.insert(member.id);
-            }
-            !configuration.is_joint() && is_quorum(&configuration, stays_clean)
-        })
+        self.nodes
+            .iter()
+            .flat_map(|node| node.configurations())
+            .all(|mut configuration| {
+                // A learner may be promoted before its leader hears what became of it.
+                let learners: Vec<raft::Member> = configuration.members.values().cloned().collect();
+                for member in learners.into_iter().filter(|member| !stays_clean(member)) {
+                    configuration.voters.insert(member.id);
+                }
+                !configuration.is_joint() && is_quorum(&configuration, stays_clean)
+            })
     }
 
     fn rot(&mut self, at: usize) -> Checked {

@@ -56,6 +56,8 @@ pub(crate) struct Plan {
     pub(crate) fifo: bool,
     pub(crate) drop_ppm: u32,
     pub(crate) duplicate_ppm: u32,
+    /// A suspect that loses more becomes suspect anew.
+    pub(crate) renews_suspicion: bool,
     /// The transport refuses a peer of another incarnation than the one meant (R33). Without it the core
     /// has to tell them apart alone.
     pub(crate) handshake: bool,
@@ -123,6 +125,7 @@ impl Plan {
             } else {
                 dice.pick(&[0, 10_000, 100_000])
             },
+            renews_suspicion: dice.one_in(2),
             handshake: dice.one_in(2),
             unreachable_ppm: dice.pick(&[0, 300_000]),
             sync_min_us,

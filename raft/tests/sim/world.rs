@@ -403,6 +403,7 @@ impl World {
         let seed = self.dice.bits();
         let phase = self.dice.below(self.plan.tick_us[at]);
         let node = &mut self.nodes[at];
+        node.disk.renews_suspicion = self.plan.renews_suspicion;
         node.starting = false;
         if node.is_up() {
             return Ok(());

@@ -29,7 +29,7 @@ pub(crate) fn message(message: &Message, disk: &Disk) -> Checked {
 /// Grants that reached a node, by the term they were given for; the newest few terms asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Grants {
-    by_term: [(Term, u64); 4],
+    by_term: [(Term, u64); 8],
 }
 
 impl Grants {
@@ -37,9 +37,10 @@ impl Grants {
     pub(crate) fn granted(&mut self, term: Term, uid: Uid) {
         let known = self.by_term.iter().position(|(asked, _)| *asked == term);
         let place = known.unwrap_or_else(|| {
-            self.by_term.rotate_right(1);
-            self.by_term[0] = (term, 0);
-            0
+            // The oldest makes room.
+            let oldest = (0..self.by_term.len()).min_by_key(|place| self.by_term[*place].0).unwrap_or(0);
+            self.by_term[oldest] = (term, 0);
+            oldest
         });
         self.by_term[place].1 |= uid.bit();
     }
