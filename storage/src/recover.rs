@@ -6,7 +6,7 @@ use std::path::Path;
 
 use raft::{Boot, Configuration, Entry, EntryId, EntryKind, HardState, Index, Member, NodeId};
 
-use crate::dir::{FORMAT_VERSION, Format};
+use crate::dir::{self, FORMAT_VERSION, Format};
 use crate::error::OpenError;
 use crate::folder::Folder;
 use crate::hard_state::HardRecord;
@@ -92,8 +92,44 @@ pub struct Recovery {
 /// A folder that is in use, of a newer version, or has lost its mark and is a member of a cluster (it
 /// must be removed there and start anew: it no longer knows whom it voted for).
 pub fn accept_loss(dir: impl AsRef<Path>) -> Result<Recovery, OpenError> {
+    if let Some(report) = free_unknown_data(dir.as_ref())? {
+        return Ok(report);
+    }
     let (opened, synced_before) = repair(dir)?;
     Ok(report(&opened, synced_before))
+}
+
+/// Data with neither FORMAT nor mark belongs to nobody: it is moved aside, and the folder is empty.
+fn free_unknown_data(dir: &Path) -> Result<Option<Recovery>, OpenError> {
+    let folder = Folder::open(dir)?;
+    if !matches!(folder.stage(), Err(OpenError::UnknownData { .. })) {
+        return Ok(None);
+    }
+    let paths = &folder.paths;
+    let reason = "neither FORMAT nor mark says whose it is".to_owned();
+    let mut findings = Vec::new();
+    if let Some(moved) = dir::move_aside(paths, &paths.wal())? {
+        findings.push(Finding::LogMoved {
+            reason: reason.clone(),
+            moved,
+        });
+    }
+    for path in [paths.state(), paths.snapshots(), paths.members(), paths.mark()] {
+        if let Some(moved) = dir::move_aside(paths, &path)? {
+            findings.push(Finding::StateMoved {
+                reason: reason.clone(),
+                moved,
+            });
+        }
+    }
+    let (last, applied, boot) = Default::default();
+    Ok(Some(Recovery {
+        findings,
+        last,
+        synced_before: None,
+        applied,
+        boot,
+    }))
 }
 
 /// Makes this node the only voter of a cluster of its own, with the data it has: the last resort when a
@@ -249,9 +285,16 @@ impl fmt::Display for Recovery {
         }
         match self.synced_before {
             Some(index) => writeln!(f, "the log had been synced up to entry {index}")?,
-            None => writeln!(f, "how far the log had been synced is not known: the mark was lost")?,
+            None => writeln!(
+                f,
+                "how far the log had been synced is not known: the mark was lost"
+            )?,
         }
-        write!(f, "it now ends at entry {} of term {}; the state holds entry {}", self.last.index, self.last.term, self.applied)
+        write!(
+            f,
+            "it now ends at entry {} of term {}; the state holds entry {}",
+            self.last.index, self.last.term, self.applied
+        )
     }
 }
 

@@ -19,7 +19,7 @@ use crate::error::StorageError;
 use crate::fault::{Faults, Point};
 use crate::hard_state::{put_base, seal, take_base, unseal};
 use crate::log::open_database;
-use crate::snapshot::{self, SnapshotFile};
+use crate::snapshot::SnapshotFile;
 
 /// A memtable is flushed beyond this many bytes.
 const MEMTABLE_BYTES: u64 = 8 << 20;
@@ -496,5 +496,5 @@ fn decode_applied(bytes: &[u8]) -> Option<LogBase> {
 
 /// A user's whole key as it stands in a snapshot: not one of this crate's own rows.
 pub(crate) fn is_user_key(key: &[u8]) -> bool {
-    key.first().is_some_and(|table| *table != OWN.0) && key.len() <= snapshot::KEY_BYTES_MAX
+    key.first().is_some_and(|table| *table != OWN.0) && key.len() <= WHOLE_KEY_BYTES_MAX
 }
