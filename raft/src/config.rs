@@ -62,13 +62,17 @@ impl Default for Config {
     }
 }
 
+/// Longest election timeout in ticks; beyond it sums of ticks could overflow. No use has so many.
+const TICKS_MAX: u32 = 1 << 20;
+
 impl Config {
     /// Checks what the core relies on.
     ///
     /// # Errors
     /// A window that does not hold two of the largest entry could never let one through.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if self.heartbeat_ticks == 0 || self.election_ticks < 2 * self.heartbeat_ticks {
+        let is_out_of_range = self.heartbeat_ticks == 0 || self.election_ticks > TICKS_MAX;
+        if is_out_of_range || self.election_ticks / 2 < self.heartbeat_ticks {
             return Err(ConfigError::Ticks);
         }
         let minimum = 2 * (self.entry_bytes_max + crate::Entry::OVERHEAD_BYTES);

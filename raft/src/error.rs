@@ -58,6 +58,8 @@ pub enum ConfigError {
         minimum: usize,
     },
     /// Election must be longer than the heartbeat, at least twice.
-    #[error("election_ticks must be at least twice heartbeat_ticks, and heartbeat_ticks at least 1")]
+    #[error(
+        "election_ticks must be at least twice heartbeat_ticks and at most 1048576, heartbeat_ticks at least 1"
+    )]
     Ticks,
 }

@@ -321,10 +321,12 @@ pub(crate) struct Memberships {
 }
 
 impl Memberships {
-    pub(crate) fn new(recovered: Vec<(Index, Configuration)>) -> Memberships {
+    /// What was found on the disk. A log that starts at its beginning has no membership at its base.
+    pub(crate) fn new(recovered: Vec<(Index, Configuration)>, base: Index) -> Memberships {
         let mut history = recovered;
-        if history.is_empty() {
-            history.push((Index(0), Configuration::default()));
+        if history.first().is_none_or(|(index, _)| *index > base) {
+            assert!(base == Index(0), "no membership at the base {base}");
+            history.insert(0, (base, Configuration::default()));
         }
         assert!(
             history.is_sorted_by(|a, b| a.0 < b.0),

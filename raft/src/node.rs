@@ -77,7 +77,7 @@ impl Raft {
             vote: recovered.hard_state.vote,
             log,
             writes: Writes::new(recovered.hard_state, last),
-            memberships: Memberships::new(recovered.configurations),
+            memberships: Memberships::new(recovered.configurations, base),
             committed: recovered.hard_state.commit.min(last).max(recovered.applied),
             applying: recovered.applied,
             applied: recovered.applied,

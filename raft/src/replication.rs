@@ -142,11 +142,13 @@ impl Leader {
         }
         peer.load = None;
         match loaded {
-            Loaded::Entries(entries) if are_ours(core, peer.next, &entries) => {
+            Loaded::Entries(entries)
+                if are_ours(core, peer.next, &entries) && has_room_for(peer, &entries[0]) =>
+            {
                 send(core, id, peer, entries, round);
             }
-            // Compacted meanwhile (then the next step is a snapshot), or read wrongly: ask anew after
-            // the next heartbeat rather than at once and for ever.
+            // Compacted meanwhile (then the next step is a snapshot), read wrongly, or no longer wanted:
+            // ask anew after the next heartbeat rather than at once and for ever.
             _ => {
                 peer.probe_from(peer.next);
                 peer.mode = Mode::Probe {
@@ -170,13 +172,29 @@ fn next_step(peer: &Progress, core: &Core) -> Step {
                 .inflight
                 .is_full(core.config.inflight_count_max, core.config.inflight_bytes_max);
             let has_entries = peer.next <= core.log.last().index;
-            let is_blocked = is_full || peer.load.is_some() || peer.space == Space::Critical;
+            let is_blocked = is_full
+                || peer.load.is_some()
+                || peer.space == Space::Critical
+                || core
+                    .log
+                    .cached(peer.next)
+                    .is_some_and(|entry| !has_room_for(peer, entry));
             if has_entries && !is_blocked {
                 Step::Entries
             } else {
                 Step::Idle
             }
         }
+    }
+}
+
+/// Will the peer's disk take this entry? It would refuse it at each heartbeat otherwise, and a large one
+/// is not for sending ten times a second.
+fn has_room_for(peer: &Progress, entry: &Entry) -> bool {
+    match peer.space {
+        Space::Ample => true,
+        Space::Low => entry.size_bytes() <= LOW_SPACE_BATCH_BYTES_MAX,
+        Space::Critical => false,
     }
 }
 
@@ -251,7 +269,11 @@ fn probe(core: &mut Core, id: NodeId, peer: &mut Progress, round: u64) {
         return;
     };
     let end = core.log.last().index.next();
-    let entries = if is_retry || peer.next >= end || peer.space == Space::Critical {
+    let has_room = core
+        .log
+        .cached(peer.next)
+        .is_some_and(|entry| has_room_for(peer, entry));
+    let entries = if is_retry || !has_room {
         None
     } else {
         core.log.cached_from(peer.next, end, batch_bytes_max(peer, core))

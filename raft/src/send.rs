@@ -27,6 +27,8 @@ pub(crate) struct Sending {
     is_known: bool,
     /// Ticks without news from the peer about this snapshot.
     idle: u32,
+    /// Ticks since the peer got further.
+    stalled: u32,
     /// `sent` was set back to this offset before: a second refusal of the same gap changes nothing.
     rewound: Option<u64>,
 }
@@ -40,6 +42,7 @@ impl Sending {
             is_asked: false,
             is_known: false,
             idle: 0,
+            stalled: 0,
             rewound: None,
         })
     }
@@ -118,6 +121,9 @@ impl Core {
 
 /// Election timeouts after which a snapshot that was asked for and did not come is asked for again.
 const SNAPSHOT_PATIENCE_TIMEOUTS: u64 = 4;
+
+/// Election timeouts for which a transfer that does not get further still holds the log.
+const STALLED_TIMEOUTS_MAX: u32 = 20;
 
 impl Leader {
     /// Sends what a peer in snapshot mode can take.
@@ -229,6 +235,7 @@ impl Leader {
             peer.load = None;
         } else if reply.next_offset > sending.acked && reply.next_offset <= sending.sent {
             sending.acked = reply.next_offset;
+            sending.stalled = 0;
         } else if reply.next_offset <= sending.acked
             && sending.sent > reply.next_offset
             && sending.rewound != Some(reply.next_offset)
@@ -248,6 +255,7 @@ impl Leader {
                 continue;
             };
             sending.idle += 1;
+            sending.stalled = sending.stalled.saturating_add(1);
             if sending.idle >= core.config.election_ticks {
                 sending.rewind();
                 peer.load = None;
@@ -256,14 +264,15 @@ impl Leader {
     }
 
     /// How far the log may be cut without taking away what a transfer under way continues with. A
-    /// transfer to a peer that has not been heard of does not hold the log: it starts over with a
-    /// newer snapshot.
+    /// transfer to a peer that has not been heard of, or that does not get further, does not hold the
+    /// log: it starts over with a newer snapshot. Otherwise one broken peer would fill this disk.
     pub(crate) fn compaction_limit(&mut self, core: &Core, wanted: Index) -> Index {
         let mut limit = wanted;
         for peer in self.peers.values() {
             if let Mode::Snapshot(sending) = &peer.mode
                 && let Some(meta) = sending.meta()
                 && peer.is_active(core.now, core.config.election_ticks)
+                && sending.stalled < core.config.election_ticks * STALLED_TIMEOUTS_MAX
             {
                 limit = limit.min(meta.last.index);
             }
