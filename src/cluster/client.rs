@@ -77,11 +77,17 @@ impl PeerClient {
     /// A dropped call may be done all the same.
     pub async fn call(&mut self, call: &Call, within: Duration) -> Result<CallReply, CallError> {
         let exchange = exchange(self.send.clone(), Bytes::from(call.encode()));
+        tokio::pin!(exchange);
         let work = async {
-            tokio::select! {
+            let finished = tokio::select! {
                 biased;
-                result = exchange => result,
-                _ = &mut self.connection => Err(StreamError::Ended),
+                result = &mut exchange => Some(result),
+                _ = &mut self.connection => None,
+            };
+            match finished {
+                Some(result) => result,
+                // A door that stops may have answered before.
+                None => exchange.await,
             }
         };
         match timeout(within, work).await {

@@ -153,14 +153,18 @@ async fn try_dial(address: &str, credentials: &Credentials, target: Target) -> R
         .await
         .map_err(no_door)?;
     let shake = shake_hands(send, credentials, target);
-    let (send, version, identity) = tokio::select! {
+    tokio::pin!(shake);
+    let finished = tokio::select! {
         biased;
-        result = shake => result.map_err(|error| error.at(address))?,
-        ended = &mut connection => return Err(match ended {
-            Err(source) => no_door(source),
-            Ok(()) => handshake_error(address, HandshakeError::NoDoor),
-        }),
+        result = &mut shake => Some(result),
+        _ = &mut connection => None,
     };
+    let result = match finished {
+        Some(result) => result,
+        // The door said its last word and hung up: the word is still to be read.
+        None => shake.await,
+    };
+    let (send, version, identity) = result.map_err(|error| error.at(address))?;
     Ok(Dialled {
         send,
         connection,

@@ -184,8 +184,9 @@ impl Lane {
         self.queue.open();
         if self.class == Class::Control {
             info!(peer = peer.id().0, remote = %identity.remote, "connected to a member");
+            peer.service().met(&identity);
         }
-        peer.note_met(&identity);
+        peer.forget_failure();
         let end = self.carry(peer, dialled, &mut renewal).await;
         self.connected.store(false, Ordering::Release);
         match end {

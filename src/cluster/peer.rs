@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::dial::{Credentials, DialError};
 use super::failures::Failures;
-use super::identity::{PeerIdentity, Target};
+use super::identity::Target;
 use super::lane::{Class, Lane, Renewal, refusal};
 use super::service::PeerService;
 use crate::clock;
@@ -220,9 +220,8 @@ impl Peer {
         self.leaving.cancelled().await;
     }
 
-    pub(super) fn note_met(&self, identity: &PeerIdentity) {
+    pub(super) fn forget_failure(&self) {
         *lock(&self.last_error) = None;
-        self.service.met(identity);
     }
 
     pub(super) fn note_failure(&self, error: DialError) {

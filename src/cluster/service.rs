@@ -25,8 +25,8 @@ pub trait PeerService: Send + Sync + 'static {
     /// A message to this member may have been lost, or its connection broke.
     fn unreachable(&self, peer: NodeId);
 
-    /// A member proved itself, on a connection of its own or on one of ours: its boot, feature level
-    /// and address are these.
+    /// A member proved itself, on a connection of its own or on our control lane, which then carries
+    /// messages: its boot, feature level and address are these.
     fn met(&self, peer: &PeerIdentity) {
         let _ = peer;
     }

@@ -1,1 +1,7 @@
-//! Tests.
+//! Nodes over loopback sockets: doors, transports, listeners. Nothing sleeps: everything waits for what
+//! the other side is seen to do, within [`support::PATIENCE`].
+
+mod hostile;
+mod messages;
+mod refusals;
+mod support;

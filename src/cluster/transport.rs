@@ -78,9 +78,12 @@ impl Transport {
             debug!(to = to.0, "a message to a node that nobody knows was dropped");
             return;
         };
-        match split_forward(message) {
-            Ok(messages) => messages.into_iter().for_each(|message| push(peer, message)),
-            Err(message) => push(peer, message),
+        if weight_bytes(&message) > FORWARD_BYTES_MAX && matches!(message.body, Body::Forward(_)) {
+            split_forward(message)
+                .into_iter()
+                .for_each(|message| push(peer, message));
+        } else {
+            push(peer, message);
         }
     }
 
@@ -276,21 +279,18 @@ fn push(peer: &Peer, message: Message) {
 }
 
 /// Forwarded proposals that would not fit one frame (or would hold up others), as several messages that
-/// mean the same; `Err` gives back a message that needs no cutting.
-fn split_forward(message: Message) -> Result<Vec<Message>, Message> {
-    if weight_bytes(&message) <= FORWARD_BYTES_MAX {
-        return Err(message);
-    }
+/// mean the same.
+fn split_forward(message: Message) -> Vec<Message> {
     let Message { sender, term, body } = message;
     let Body::Forward(proposals) = body else {
-        return Err(Message { sender, term, body });
+        return vec![Message { sender, term, body }];
     };
     let mut parts: Vec<Vec<Proposal>> = Vec::new();
-    let mut bytes = usize::MAX;
+    let mut bytes = 0;
     for proposal in proposals {
         let size = proposal.payload.len() + 16;
         match parts.last_mut() {
-            Some(part) if bytes.saturating_add(size) <= FORWARD_BYTES_MAX => {
+            Some(part) if bytes + size <= FORWARD_BYTES_MAX => {
                 bytes += size;
                 part.push(proposal);
             }
@@ -300,12 +300,12 @@ fn split_forward(message: Message) -> Result<Vec<Message>, Message> {
             }
         }
     }
-    Ok(parts
+    parts
         .into_iter()
         .map(|part| Message {
             sender,
             term,
             body: Body::Forward(part),
         })
-        .collect())
+        .collect()
 }

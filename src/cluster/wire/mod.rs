@@ -147,12 +147,12 @@ impl Unframer {
         mut each: impl FnMut(&[u8]) -> Result<(), DecodeError>,
     ) -> Result<(), DecodeError> {
         while !chunk.is_empty() {
-            if self.partial.is_empty() {
-                if let Some((frame, rest)) = split_frame(chunk)? {
-                    each(frame)?;
-                    chunk = rest;
-                    continue;
-                }
+            if self.partial.is_empty()
+                && let Some((frame, rest)) = split_frame(chunk)?
+            {
+                each(frame)?;
+                chunk = rest;
+                continue;
             }
             // Only what this frame still needs, so that the next one starts at the chunk again.
             let (now, rest) = chunk.split_at(self.missing()?.min(chunk.len()));
@@ -179,8 +179,10 @@ impl Unframer {
     }
 }
 
+type FrameAndRest<'a> = (&'a [u8], &'a [u8]);
+
 /// The first frame of `bytes`, without its length, and what follows it; `None` while it is not complete.
-fn split_frame(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, DecodeError> {
+fn split_frame(bytes: &[u8]) -> Result<Option<FrameAndRest<'_>>, DecodeError> {
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
         return Ok(None);
     };
