@@ -11,8 +11,8 @@
 //! | `/rnacos.cluster.Peer/Call` | by kind | one `cluster.Call`, one `cluster.CallReply` |
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
@@ -119,7 +119,8 @@ impl Door {
             door: self.clone(),
             remote,
             standing,
-            used: Mutex::new(false),
+            used: AtomicBool::new(false),
+            arrived: OnceLock::new(),
         })
     }
 
@@ -149,7 +150,9 @@ pub struct Visit {
     remote: SocketAddr,
     standing: watch::Sender<Standing>,
     /// The one handshake of this connection has begun.
-    used: Mutex<bool>,
+    used: AtomicBool,
+    /// The member that the transport was told of: it is told again when the connection is gone.
+    arrived: OnceLock<Arc<PeerIdentity>>,
 }
 
 /// A request and where its answer goes.
@@ -185,8 +188,7 @@ impl Visit {
 
     /// True once.
     fn begin(&self) -> bool {
-        let mut used = self.used.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        !std::mem::replace(&mut *used, true)
+        !self.used.swap(true, Ordering::AcqRel)
     }
 
     async fn shake_hands(self: Arc<Visit>, exchange: Exchange) {
@@ -263,7 +265,9 @@ impl Visit {
         self.door.counts.admitted.fetch_add(1, Ordering::Relaxed);
         debug!(node = peer.identity.node_id.0, kind = ?peer.kind, remote = %self.remote, "a peer was let in");
         if kind == Kind::Member {
-            if let Some(transport) = &self.door.transport {
+            if let Some(transport) = &self.door.transport
+                && self.arrived.set(peer.clone()).is_ok()
+            {
                 transport.arrived(&peer);
             }
             self.door.service.met(&peer);
@@ -388,10 +392,7 @@ impl Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        let Standing::Proven(peer) = &*self.standing.borrow() else {
-            return;
-        };
-        if let (Kind::Member, Some(transport)) = (peer.kind, &self.door.transport) {
+        if let (Some(peer), Some(transport)) = (self.arrived.get(), &self.door.transport) {
             transport.departed(peer);
         }
     }

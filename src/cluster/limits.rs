@@ -53,7 +53,7 @@ pub(super) const LOST_REPORT_EVERY: Duration = Duration::from_millis(100);
 pub(super) const PING_EVERY: Duration = Duration::from_millis(500);
 /// No answer to a ping: the connections to this peer are made anew. Otherwise a healed partition would
 /// wait for TCP's own retransmission, which backs off to minutes.
-pub(super) const PING_WITHIN: Duration = Duration::from_millis(1_500);
+pub(super) const PING_WITHIN: Duration = Duration::from_millis(2_000);
 /// Bytes on the way that nobody acknowledged for so long break a connection (TCP_USER_TIMEOUT).
 pub(super) const UNACKED_WITHIN: Duration = Duration::from_secs(3);
 /// A lane that is dialled on demand is closed after so long without a message.
