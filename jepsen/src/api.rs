@@ -113,9 +113,9 @@ impl Client {
             ("casMd5", &md5),
         ]);
         let outcome = self.post(CONFIGS, &form).await;
-        // contract: a mismatch is 500 with the body `false`, and is definite.
+        // A mismatch is definite: 500 with the body `false` or with Nacos 2.5's sentence.
         if let Outcome::Done(Reply { status: 500, body }) = &outcome
-            && body.trim() == "false"
+            && (body.trim() == "false" || body.contains("md5 may have changed"))
         {
             return Outcome::Done(false);
         }

@@ -12,7 +12,7 @@
 
 pub mod announcement;
 pub mod api;
-// pub mod chaos;
+pub mod chaos;
 pub mod cluster;
 pub mod disk;
 pub mod errors;

@@ -8,8 +8,12 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use loadtest::process::Scratch;
 
+use jepsen::chaos::nemesis::Group;
+use jepsen::chaos::network::{self, Kind};
 use jepsen::verdict::{Report, tell};
-use jepsen::{announcement, errors, first_starts, kill_all, leader_kill, pause_leader, power_cut, syncs};
+use jepsen::{
+    announcement, chaos, errors, first_starts, kill_all, leader_kill, pause_leader, power_cut, syncs,
+};
 
 /// Black-box proofs against real server processes.
 #[derive(Debug, Parser)]
@@ -68,6 +72,8 @@ enum Scenario {
     },
     /// strace: a sync on a majority before each answer, and how many writes share one.
     Syncs,
+    /// Faults from a seed while clients compare, set and read registers; linearizability is checked.
+    Chaos(Chaos),
     /// Clean errors with a next step.
     Errors {
         /// Only these cases.
@@ -96,6 +102,31 @@ struct LeaderKill {
 }
 
 #[derive(Debug, Args)]
+struct Chaos {
+    /// Seed of everything that is drawn; a fresh one if not given. It is printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Seconds with faults, per run.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Number of runs; each further one takes the next seed.
+    #[arg(long, default_value_t = 1)]
+    runs: u64,
+    /// Number of nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// Faults that must happen.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Group::Kill, Group::Pause, Group::Partition])]
+    faults: Vec<Group>,
+    /// How links between nodes are cut.
+    #[arg(long, value_enum, default_value_t = Kind::Auto)]
+    network: Kind,
+    /// Where history.json, timeline.html and report.json go, a folder per seed.
+    #[arg(long, default_value = "target/chaos")]
+    output: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct Rounds {
     /// Number of rounds.
     #[arg(long, default_value_t = 5)]
@@ -119,7 +150,11 @@ fn main() -> ExitCode {
 }
 
 fn carry_out() -> anyhow::Result<u8> {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    if let Scenario::Chaos(chaos) = &mut arguments.scenario {
+        // Before any thread or folder is made: it may begin this command anew inside a namespace.
+        chaos.network = network::enter(chaos.network)?;
+    }
     let server = std::fs::canonicalize(&arguments.server).with_context(|| {
         format!(
             "{}: build the server first (cargo build --release), or give --server",
@@ -186,6 +221,35 @@ async fn run(scenario: Scenario, server: &std::path::Path, scratch: &Scratch) ->
             pause_leader::run(server, scratch, rounds, Duration::from_secs_f64(seconds)).await
         }
         Scenario::Syncs => syncs::run(server, scratch).await,
+        Scenario::Chaos(chaos) => chaos_runs(server, scratch, chaos).await,
         Scenario::Errors { only } => errors::run(server, scratch, &only).await,
     }
+}
+
+/// Stops at the first run that does not pass.
+async fn chaos_runs(server: &std::path::Path, scratch: &Scratch, chaos: Chaos) -> anyhow::Result<Report> {
+    let first = chaos.seed.unwrap_or_else(chaos::fresh_seed);
+    let mut last = Report::new("chaos");
+    for seed in first..first + chaos.runs.max(1) {
+        let plan = chaos::Plan {
+            seed,
+            duration: Duration::from_secs(chaos.seconds),
+            nodes: chaos.nodes,
+            faults: chaos.faults.clone(),
+            network: chaos.network,
+        };
+        tell(format!("chaos: seed {seed}"));
+        let directory = scratch.path().join(format!("seed-{seed}"));
+        let output = chaos.output.join(format!("seed-{seed}"));
+        last = chaos::run(server, &directory, &output, &plan)
+            .await
+            .with_context(|| format!("seed {seed}"))?;
+        if last.exit_code() != 0 {
+            return Ok(last);
+        }
+        if seed + 1 < first + chaos.runs {
+            last.print()?;
+        }
+    }
+    Ok(last)
 }

@@ -1,0 +1,264 @@
+//! A fake of the HTTP API: processes around a shared folder, which is their only and instant truth.
+//!
+//! Linearizable by construction (one file lock around everything), and as durable as kill -9 asks. The
+//! leader is the living, unpaused process with the lowest id. Bugs are chosen by the program's own name.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A wrong server does wrong once in so many requests.
+const EVERY: u64 = 25;
+
+/// Requests served longer after they came than this were queued while the process was stopped.
+const STALE_AFTER: Duration = Duration::from_millis(300);
+
+struct Mock {
+    id: u64,
+    store: PathBuf,
+    bug: String,
+    requests: AtomicU64,
+    /// What each register held before: for stale reads.
+    before: std::sync::Mutex<HashMap<String, Option<String>>>,
+    /// Heartbeat of this process: how long ago it last ran shows that it was stopped.
+    alive: std::sync::Mutex<std::time::Instant>,
+    woke: std::sync::Mutex<Option<std::time::Instant>>,
+}
+
+/// Serves until killed.
+pub(crate) fn serve() {
+    let variable = |name: &str| std::env::var(name).expect("set by the harness");
+    let data = PathBuf::from(variable("RNACOS_CONFIG_DB_DIR"));
+    let data = std::path::absolute(data).expect("a path");
+    fs::create_dir_all(&data).expect("data folder");
+    let store = data.ancestors().nth(2).expect("scratch/node/db").join("mock");
+    fs::create_dir_all(store.join("configs")).expect("store");
+    let name = std::env::args().next().unwrap_or_default();
+    let bug = name.rsplit_once("mock-").map_or("", |(_, bug)| bug).to_owned();
+    let id: u64 = variable("RNACOS_RAFT_NODE_ID").parse().expect("a number");
+    fs::write(
+        store.join(format!("node{id}.pid")),
+        std::process::id().to_string(),
+    )
+    .expect("pid");
+    let now = std::time::Instant::now();
+    let mock = Arc::new(Mock {
+        id,
+        store,
+        bug,
+        requests: AtomicU64::new(0),
+        before: std::sync::Mutex::default(),
+        alive: now.into(),
+        woke: None.into(),
+    });
+    let heart = Arc::clone(&mock);
+    std::thread::spawn(move || heart.beat());
+    let address = format!("{}:{}", variable("RNACOS_SDK_HOST"), variable("RNACOS_HTTP_PORT"));
+    for stream in TcpListener::bind(address).expect("port").incoming().flatten() {
+        let mock = Arc::clone(&mock);
+        std::thread::spawn(move || mock.connection(stream));
+    }
+}
+
+impl Mock {
+    fn beat(&self) {
+        loop {
+            std::thread::sleep(Duration::from_millis(20));
+            let mut alive = self.alive.lock().expect("never poisoned");
+            if alive.elapsed() > STALE_AFTER {
+                *self.woke.lock().expect("never poisoned") = Some(std::time::Instant::now());
+            }
+            *alive = std::time::Instant::now();
+        }
+    }
+
+    /// Whether this process was stopped until a moment ago.
+    fn just_woke(&self) -> bool {
+        let slept = self.alive.lock().expect("never poisoned").elapsed() > STALE_AFTER;
+        slept
+            || self
+                .woke
+                .lock()
+                .expect("never poisoned")
+                .is_some_and(|woke| woke.elapsed() < STALE_AFTER)
+    }
+
+    fn connection(&self, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        let mut reader = BufReader::new(stream.try_clone().expect("clone"));
+        let mut writer = stream;
+        while let Some((method, target, body)) = read_request(&mut reader) {
+            let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+            let parameters = parse(&format!("{query}&{body}"));
+            let (status, answer) = self.answer(&method, path, &parameters);
+            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n", answer.len());
+            if writer.write_all(format!("{head}{answer}").as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, method: &str, path: &str, parameters: &HashMap<String, String>) -> (u16, String) {
+        let key = parameters.get("dataId").map(String::as_str).unwrap_or_default();
+        let turn = self.requests.fetch_add(1, Ordering::Relaxed) % EVERY == EVERY - 1;
+        match (method, path) {
+            ("GET", "/nacos/v1/raft/metrics") => (200, self.metrics()),
+            ("GET", "/nacos/v1/cs/configs") => {
+                let found = self.locked(|mock| mock.get(key));
+                let stale =
+                    (self.bug == "stale-read" && turn) || (self.bug == "late-stale" && self.just_woke());
+                let before = self.before.lock().expect("never poisoned").get(key).cloned();
+                match if stale { before.unwrap_or(None) } else { found } {
+                    Some(content) => (200, content),
+                    None => (404, "config data not exist".into()),
+                }
+            }
+            ("POST", "/nacos/v1/cs/configs") => self.publish(key, parameters, turn && key != "probe"),
+            ("DELETE", "/nacos/v1/cs/configs") => {
+                self.locked(|mock| mock.set(key, None));
+                (200, "true".into())
+            }
+            _ => (404, String::new()),
+        }
+    }
+
+    fn publish(&self, key: &str, parameters: &HashMap<String, String>, turn: bool) -> (u16, String) {
+        let content = parameters.get("content").cloned().unwrap_or_default();
+        if self.bug == "lost-ack" && turn {
+            return (200, "true".into());
+        }
+        let applied = self.locked(|mock| {
+            let matches = parameters.get("casMd5").is_none_or(|wanted| {
+                mock.get(key)
+                    .is_some_and(|found| jepsen::api::md5_hex(&found) == *wanted)
+                    || mock.bug == "blind-cas"
+            });
+            if matches {
+                mock.set(key, Some(content.clone()));
+            }
+            matches
+        });
+        if self.bug == "phantom" && turn {
+            return (400, "refused".into());
+        }
+        if self.bug == "double-apply" && turn && applied {
+            let (store, key) = (self.store.clone(), key.to_owned());
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(100));
+                let _ = fs::write(store.join("configs").join(name(&key)), content);
+            });
+        }
+        if applied {
+            (200, "true".into())
+        } else {
+            (500, "false".into())
+        }
+    }
+
+    fn metrics(&self) -> String {
+        self.locked(|mock| {
+            let alive = |id: &u64| {
+                let pid = fs::read_to_string(mock.store.join(format!("node{id}.pid"))).ok()?;
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+                let state = stat.rsplit_once(") ")?.1.chars().next()?;
+                (!"TtZX".contains(state)).then_some(*id)
+            };
+            let leader = (1..=9).find_map(|id| alive(&id)).unwrap_or(mock.id);
+            let number = |name: &str| -> u64 {
+                fs::read_to_string(mock.store.join(name)).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+            };
+            let mut term = number("term");
+            if number("leader") != leader {
+                term += 1;
+                let _ = fs::write(mock.store.join("term"), term.to_string());
+                let _ = fs::write(mock.store.join("leader"), leader.to_string());
+            }
+            let state = if leader == mock.id { "Leader" } else { "Follower" };
+            let id = mock.id;
+            format!(
+                r#"{{"id":{id},"state":"{state}","current_term":{term},"last_log_index":1,"last_applied":1,"current_leader":{leader}}}"#
+            )
+        })
+    }
+
+    /// One file lock around everything; the kernel frees it when a process is killed.
+    fn locked<T>(&self, act: impl FnOnce(&Self) -> T) -> T {
+        let lock = File::create(self.store.join("lock")).expect("lock file");
+        lock.lock().expect("lock");
+        act(self)
+    }
+
+    fn get(&self, key: &str) -> Option<String> {
+        fs::read_to_string(self.store.join("configs").join(name(key))).ok()
+    }
+
+    fn set(&self, key: &str, content: Option<String>) {
+        let path = self.store.join("configs").join(name(key));
+        self.before
+            .lock()
+            .expect("never poisoned")
+            .insert(key.to_owned(), self.get(key));
+        match content {
+            Some(content) => {
+                // Whole or not at all, even if this process is killed in between.
+                let aside = self.store.join(format!("aside{}", self.id));
+                fs::write(&aside, content).expect("write");
+                fs::rename(aside, path).expect("rename");
+            }
+            None => drop(fs::remove_file(path)),
+        }
+    }
+}
+
+/// A key as a file name.
+fn name(key: &str) -> String {
+    key.replace('/', "_")
+}
+
+fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, String, String)> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+    let mut words = line.split(' ');
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok().filter(|read| *read > 0)?;
+        if header.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = header.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some((method, target, String::from_utf8(body).ok()?))
+}
+
+fn parse(form: &str) -> HashMap<String, String> {
+    form.split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (decode(name), decode(value)))
+        .collect()
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = text.bytes();
+    let mut out = Vec::new();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let digits = [bytes.next().unwrap_or(b'0'), bytes.next().unwrap_or(b'0')];
+            let digits = std::str::from_utf8(&digits).unwrap_or("00");
+            out.push(u8::from_str_radix(digits, 16).unwrap_or(b'?'));
+        } else {
+            out.push(byte);
+        }
+    }
+    String::from_utf8(out).expect("the harness sends UTF-8")
+}
