@@ -140,6 +140,8 @@ pub(crate) enum Completion {
 pub(crate) struct Opened {
     pub(crate) identity: Identity,
     pub(crate) recovered: Recovered,
+    /// Part of the log is gone.
+    pub(crate) has_lost: bool,
     /// The node became suspect by this open.
     pub(crate) newly_suspect: bool,
 }
@@ -589,7 +591,7 @@ impl Disk {
         self.mark.boot = Boot(self.mark.boot.0 + 1);
         self.merge_votes();
         self.install_if_behind();
-        let newly_suspect = self.judge();
+        let (has_lost, newly_suspect) = self.judge();
         self.restart_log_at_state();
         if self.bug != Some(SimBug::CacheTrusted) {
             // Rule 6: written again and synced before the first message is answered.
@@ -612,6 +614,7 @@ impl Disk {
                 boot: self.mark.boot,
             },
             recovered,
+            has_lost,
             newly_suspect,
         }
     }
@@ -645,8 +648,8 @@ impl Disk {
         assert!(self.install(&meta));
     }
 
-    /// Rule 5. True when the node became suspect just now.
-    fn judge(&mut self) -> bool {
+    /// Rule 5. Whether something is lost, and whether the node became suspect just now.
+    fn judge(&mut self) -> (bool, bool) {
         let mark = self.mark.synced;
         let covered = self
             .snapshot
@@ -659,11 +662,11 @@ impl Disk {
         if self.bug == Some(SimBug::SuspicionEndsAtMark) && !lost {
             self.mark.suspicion = None;
         }
-        if lost && (self.mark.suspicion.is_none() || self.renews_suspicion) {
+        let newly_suspect = lost && (self.mark.suspicion.is_none() || self.renews_suspicion);
+        if newly_suspect {
             self.mark.suspicion = Some(self.mark.boot);
-            return true;
         }
-        false
+        (lost, newly_suspect)
     }
 
     fn state_is_off_the_log(&self) -> bool {

@@ -271,6 +271,7 @@ impl World {
         }
         if was_suspect && node.disk.mark.suspicion.is_none() {
             self.counters.suspicions_cleared += 1;
+            suspects_do_not_count::cleared(node.id, &node.disk, node.lost_at, &self.oracle.history)?;
             for entry in &node.disk.log.entries {
                 self.oracle.logs.is_durable(entry, uid);
             }
@@ -485,7 +486,14 @@ impl World {
     }
 
     pub(crate) fn make_snapshot(&mut self, at: usize, at_least: Index) -> Checked {
-        let made = self.nodes[at].disk.machine.applied.id.index >= at_least && !self.dice.one_in(10);
+        let disk = &self.nodes[at].disk;
+        let applied = disk.machine.applied.id.index;
+        // One that was received meanwhile is newer than what could be made.
+        let is_newest = disk
+            .snapshot
+            .as_ref()
+            .is_none_or(|file| file.meta.last.index <= applied);
+        let made = applied >= at_least && is_newest && !self.dice.one_in(10);
         let meta = made.then(|| self.nodes[at].disk.make_snapshot());
         self.counters.snapshots_made += u64::from(made);
         self.step(at, Input::SnapshotMade(meta))

@@ -74,10 +74,11 @@ impl World {
             return false;
         }
         let harmed = self.nodes[victim].id;
+        let committed = self.oracle.history.last();
         let stays_clean = |member: &raft::Member| member.id != harmed && self.is_clean_member(member);
         self.nodes
             .iter()
-            .flat_map(|node| node.configurations())
+            .flat_map(|node| node.configurations(committed))
             .all(|mut configuration| {
                 // A learner may be promoted before its leader hears what became of it.
                 let learners: Vec<raft::Member> = configuration.members.values().cloned().collect();

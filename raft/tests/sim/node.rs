@@ -23,6 +23,8 @@ pub(crate) struct Node {
     pub(crate) incarnation: Incarnation,
     pub(crate) uid: Uid,
     pub(crate) disk: Disk,
+    /// What was committed when its disk was last found damaged: it counts again only with all of it.
+    pub(crate) lost_at: Index,
     /// The running process; `None` while it is down.
     pub(crate) process: Option<Process>,
     /// Rises at every start and end; events of an earlier life are dropped. No two lives of a world
@@ -225,18 +227,21 @@ impl Node {
         }
     }
 
-    /// Memberships this node may act on: the newest of its log, or of its disk while it is down.
-    pub(crate) fn configurations(&self) -> Vec<raft::Configuration> {
-        match &self.process {
-            Some(process) => process.memberships.newest().take(1).cloned().collect(),
-            None => self
-                .disk
-                .configurations()
-                .pop()
-                .map(|(_, configuration)| configuration)
-                .into_iter()
-                .collect(),
-        }
+    /// Memberships this node may act on: the newest of its log (of its disk while it is down), and as long
+    /// as that one is not known to be committed, those it would fall back to.
+    pub(crate) fn configurations(&self, committed: Index) -> Vec<raft::Configuration> {
+        let mut known = match &self.process {
+            Some(process) => process.memberships.all(),
+            None => self.disk.configurations(),
+        };
+        let stands = known
+            .iter()
+            .rposition(|(index, _)| *index <= committed)
+            .unwrap_or(0);
+        known
+            .drain(stands..)
+            .map(|(_, configuration)| configuration)
+            .collect()
     }
 }
 

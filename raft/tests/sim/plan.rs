@@ -136,7 +136,7 @@ impl Plan {
             apply_max_us: dice.pick(&[0, 0, MS, 30 * MS]),
             compact_every: dice.pick(&[0, 5, 10, 40, 40]),
             keys: dice.range(1, 4) as u8,
-            client_every_us: dice.pick(&[300, MS, 4 * MS]),
+            client_every_us: dice.pick(&[300, MS, 4 * MS, 40 * MS]),
             work: WorkWeights {
                 write: 100,
                 read: dice.pick(&[0, 20, 100]),
@@ -145,7 +145,7 @@ impl Plan {
             },
             fault_every_us: dice.pick(&[None, Some(60 * MS), Some(200 * MS), Some(600 * MS)]),
             faults: draw_faults(dice),
-            damage_max: dice.pick(&[1, 3, 8]),
+            damage_max: dice.pick(&[1, 3, 12]),
             bug,
         }
     }
@@ -181,7 +181,7 @@ fn draw_faults(dice: &mut Dice) -> FaultWeights {
         kill: weight(6),
         power_cut: weight(8),
         blackout: weight(3),
-        rot: weight(6),
+        rot: weight(10),
         wipe: weight(4),
         partition: weight(6),
         one_way: weight(4),

@@ -199,6 +199,7 @@ impl World {
                 incarnation,
                 uid,
                 disk,
+                lost_at: Index(0),
                 process: None,
                 life: 0,
                 starting: false,
@@ -409,6 +410,9 @@ impl World {
             return Ok(());
         }
         let opened = node.disk.open(node.id, node.incarnation);
+        if opened.has_lost {
+            node.lost_at = self.oracle.history.last();
+        }
         if opened.newly_suspect {
             self.counters.suspicions_raised += 1;
         }

@@ -45,6 +45,13 @@ impl Memberships {
             .map(|(_, configuration)| &**configuration)
     }
 
+    /// Every one that is remembered, oldest first.
+    pub(crate) fn all(&self) -> Vec<(Index, Configuration)> {
+        let all = self.entries.iter();
+        all.map(|(index, configuration)| (*index, (**configuration).clone()))
+            .collect()
+    }
+
     /// A write is submitted; its entries follow one by one in [`Memberships::append`].
     pub(crate) fn submit(&mut self, persist: &Persist) {
         if let Some(meta) = &persist.reset_to {

@@ -2,9 +2,10 @@
 //! R43, R51). And a leader was elected by votes of members of the right incarnation that are no suspects
 //! (R30).
 
-use raft::{Body, Configuration, Message, Term};
+use raft::{Body, Configuration, Index, Message, NodeId, Term};
 
 use super::super::disk::Disk;
+use super::state_machine_safety::History;
 use super::{Checked, Roll, Uid, Violation};
 
 /// A message leaves the node with this disk.
@@ -26,6 +27,21 @@ pub(crate) fn message(message: &Message, disk: &Disk) -> Checked {
     Ok(())
 }
 
+/// The suspicion was lifted: the disk holds again everything that was committed when it was found damaged
+/// (R43, R44).
+pub(crate) fn cleared(id: NodeId, disk: &Disk, lost_at: Index, history: &History) -> Checked {
+    let log = disk.durable_log();
+    let committed = history.get(lost_at).map(|committed| committed.at);
+    if lost_at < log.base.id.index || committed.is_none() || log.at(lost_at) == committed {
+        return Ok(());
+    }
+    let text = format!(
+        "node {id} counts again with {:?}, {lost_at} was committed",
+        log.last().id
+    );
+    Err(Violation::new("suspects_do_not_count", text))
+}
+
 /// Grants that reached a node, by the term they were given for; the newest few terms asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Grants {
@@ -38,7 +54,9 @@ impl Grants {
         let known = self.by_term.iter().position(|(asked, _)| *asked == term);
         let place = known.unwrap_or_else(|| {
             // The oldest makes room.
-            let oldest = (0..self.by_term.len()).min_by_key(|place| self.by_term[*place].0).unwrap_or(0);
+            let oldest = (0..self.by_term.len())
+                .min_by_key(|place| self.by_term[*place].0)
+                .unwrap_or(0);
             self.by_term[oldest] = (term, 0);
             oldest
         });
