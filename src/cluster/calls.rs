@@ -339,3 +339,6 @@ fn peer_from_proto(peer: &pb::PeerStatus) -> Result<PeerStatus, CallDecodeError>
         space: space_from_number(peer.space).ok_or(CallDecodeError::Unknown)?,
     })
 }
+
+#[cfg(test)]
+mod tests;
