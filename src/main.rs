@@ -1,2 +1,94 @@
-//! The server.
-fn main() {}
+//! The server's process: settings, logs, signals, exit code.
+
+use std::process::ExitCode;
+
+use rnacos::server::Server;
+use rnacos::settings::{self, Action, Invocation, Refusal};
+use rnacos::telemetry;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+fn main() -> ExitCode {
+    let invocation = match settings::from_process() {
+        Ok(invocation) => invocation,
+        Err(Refusal::CommandLine(error)) => error.exit(),
+        Err(Refusal::Mistakes(mistakes)) => return refuse(&mistakes),
+    };
+    match invocation.action {
+        Action::Serve => serve(invocation),
+        Action::PrintSettings => {
+            print(&invocation.printed);
+            ExitCode::SUCCESS
+        }
+        Action::Recover(recover) => rnacos::recover_cli::run(recover, &invocation.settings.storage.dir),
+    }
+}
+
+fn serve(invocation: Invocation) -> ExitCode {
+    let Invocation {
+        settings, warnings, ..
+    } = invocation;
+    // Kept to the end: it writes what is still queued when it is dropped.
+    let _logs = match telemetry::start(&settings.operation.log_filter, settings.operation.log_format) {
+        Ok(guard) => guard,
+        Err(error) => return refuse(&error),
+    };
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.network.workers)
+        .thread_name("worker")
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run(settings)),
+        Err(error) => refuse(&error),
+    }
+}
+
+async fn run(settings: settings::Settings) -> ExitCode {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        return refuse(&"signals cannot be received");
+    };
+    let started = tokio::select! {
+        started = Server::start(settings) => started,
+        () = asked_to_stop(&mut terminate, &mut interrupt) => return ExitCode::SUCCESS,
+    };
+    let server = match started {
+        Ok(server) => server,
+        Err(error) => return refuse(&format!("{error:#}")),
+    };
+    let failure = tokio::select! {
+        () = asked_to_stop(&mut terminate, &mut interrupt) => None,
+        failure = server.failed() => Some(failure),
+    };
+    tracing::info!("stopping");
+    let in_order = server.stop().await;
+    match failure {
+        Some(reason) => refuse(&reason),
+        None if in_order => ExitCode::SUCCESS,
+        None => ExitCode::FAILURE,
+    }
+}
+
+async fn asked_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "why the process ends belongs on the terminal, logs or not"
+)]
+fn refuse(reason: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("rnacos: {reason}");
+    ExitCode::FAILURE
+}
+
+#[expect(clippy::print_stdout, reason = "the output that was asked for")]
+fn print(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,228 @@
+//! The thread that owns the state machine: applies committed ranges, answers the writers that wait for
+//! them, installs and makes snapshots, and has the state synced before the log is cut.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use raft::{Entry, Index, SnapshotMeta};
+use storage::Snapshots;
+use tokio::sync::{mpsc, watch};
+
+use super::node::Event;
+use super::pending::Pending;
+use crate::model::OperationId;
+use crate::state::{self, State};
+
+/// Ranges that may wait. The core gives out at most `unapplied_bytes_max` (32 MiB) of entries of at
+/// least 64 bytes each, so this cannot fill.
+const WORK_MAX: usize = (32 << 20) / Entry::OVERHEAD_BYTES;
+
+/// Applied bytes after which the state is synced and the log may be cut.
+const COMPACT_BYTES: usize = 16 << 20;
+
+/// What the loop asks for.
+#[derive(Debug)]
+pub(super) enum Work {
+    Apply(Vec<Entry>),
+    Install(SnapshotMeta),
+    MakeSnapshot,
+}
+
+/// The loop's end of the applier.
+#[derive(Debug)]
+pub(super) struct Applier {
+    work: Option<mpsc::Sender<Work>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Everything the thread works with.
+pub(super) struct Parts {
+    pub(super) state: State,
+    pub(super) snapshots: Snapshots,
+    pub(super) pending: Arc<Pending>,
+    /// Operations of this session are this node's own; all others have their writer elsewhere.
+    pub(super) session: OperationId,
+    pub(super) applied: watch::Sender<Index>,
+    pub(super) events: mpsc::Sender<Event>,
+    /// Told of every change in log order, on the applier's thread: it must not wait.
+    pub(super) on_change: Box<dyn FnMut(Vec<state::Event>) + Send>,
+}
+
+impl Applier {
+    pub(super) fn start(parts: Parts) -> std::io::Result<Applier> {
+        let (work, queue) = mpsc::channel(WORK_MAX);
+        let worker = Worker {
+            parts,
+            bytes_since_compaction: 0,
+        };
+        let thread = std::thread::Builder::new()
+            .name("applier".into())
+            .spawn(move || worker.run(queue))?;
+        Ok(Applier {
+            work: Some(work),
+            thread: Some(thread),
+        })
+    }
+
+    pub(super) fn submit(&self, work: Work) {
+        if let Some(sender) = &self.work
+            && let Err(mpsc::error::TrySendError::Full(_)) = sender.try_send(work)
+        {
+            panic!("more than {WORK_MAX} ranges wait to be applied: the core's limit was passed");
+        }
+        // A closed queue means that the applier has failed; it has told the loop so.
+    }
+
+    /// Lets the thread finish what it has and waits for it.
+    pub(super) fn stop(mut self) {
+        self.work = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the applier has panicked");
+        }
+    }
+}
+
+struct Worker {
+    parts: Parts,
+    bytes_since_compaction: usize,
+}
+
+impl Worker {
+    fn run(mut self, mut queue: mpsc::Receiver<Work>) {
+        while let Some(work) = queue.blocking_recv() {
+            let done = match work {
+                Work::Apply(entries) => self.apply(entries, &mut queue),
+                Work::Install(meta) => self.install(meta),
+                Work::MakeSnapshot => {
+                    self.make_snapshot();
+                    Ok(())
+                }
+            };
+            if let Err(reason) = done {
+                self.tell(Event::Failed(reason));
+                return;
+            }
+        }
+    }
+
+    /// Applies a range, together with the ones that came meanwhile: one batch, one write.
+    fn apply(&mut self, mut entries: Vec<Entry>, queue: &mut mpsc::Receiver<Work>) -> Result<(), String> {
+        let mut after = None;
+        while entries.len() < APPLY_ENTRIES_MAX && after.is_none() {
+            match queue.try_recv() {
+                Ok(Work::Apply(more)) => entries.extend(more),
+                Ok(other) => after = Some(other),
+                Err(_) => break,
+            }
+        }
+        self.apply_batch(&entries)?;
+        match after {
+            None => Ok(()),
+            Some(Work::Install(meta)) => self.install(meta),
+            Some(Work::MakeSnapshot) => {
+                self.make_snapshot();
+                Ok(())
+            }
+            Some(Work::Apply(more)) => self.apply_batch(&more),
+        }
+    }
+
+    fn apply_batch(&mut self, entries: &[Entry]) -> Result<(), String> {
+        let Some(last) = entries.last() else { return Ok(()) };
+        let batch = self
+            .parts
+            .state
+            .apply(entries)
+            .map_err(|fault| fault.to_string())?;
+        // Applied is told before the writers are: who has his answer reads his write.
+        self.parts.applied.send_replace(last.index());
+        for applied in batch.applied {
+            let Some(operation) = applied.operation else {
+                continue;
+            };
+            if operation.is_of_session(&self.parts.session) {
+                self.parts.pending.complete(operation.counter, applied.outcome);
+            }
+        }
+        if !batch.events.is_empty() {
+            (self.parts.on_change)(batch.events);
+        }
+        self.tell(Event::Applied(last.index()));
+        self.bytes_since_compaction += entries.iter().map(Entry::size_bytes).sum::<usize>();
+        if self.bytes_since_compaction >= COMPACT_BYTES {
+            self.bytes_since_compaction = 0;
+            self.sync_for_compaction();
+        }
+        Ok(())
+    }
+
+    /// Syncs the tables beside the applying, then lets the log be cut: what the state holds durably the
+    /// log need not keep.
+    fn sync_for_compaction(&self) {
+        let tables = self.parts.state.tables().clone();
+        let events = self.parts.events.clone();
+        let spawned = std::thread::Builder::new()
+            .name("state-sync".into())
+            .spawn(move || {
+                let event = match tables.sync() {
+                    Ok(synced) => Event::Compact(synced.id.index),
+                    Err(error) => Event::Failed(format!("the state could not be synced: {error}")),
+                };
+                // The loop has gone: then nothing is left to be cut.
+                drop(events.blocking_send(event));
+            });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for the sync before a compaction; it is tried again later");
+        }
+    }
+
+    fn install(&mut self, meta: SnapshotMeta) -> Result<(), String> {
+        tracing::info!(
+            index = meta.last.index.0,
+            size_bytes = meta.size_bytes,
+            "installing a snapshot"
+        );
+        let events = self
+            .parts
+            .state
+            .install(&self.parts.snapshots, &meta)
+            .map_err(|fault| fault.to_string())?;
+        self.bytes_since_compaction = 0;
+        self.parts.applied.send_replace(meta.last.index);
+        (self.parts.on_change)(events);
+        self.tell(Event::Installed(meta));
+        Ok(())
+    }
+
+    /// Writes the file on a thread of its own, from a view of this moment.
+    fn make_snapshot(&mut self) {
+        let view = self.parts.state.tables().view();
+        let configuration = self.parts.state.configuration();
+        let snapshots = self.parts.snapshots.clone();
+        let events = self.parts.events.clone();
+        let spawned = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
+            let made = match snapshots.make(&view, &configuration) {
+                Ok(meta) => Some(meta),
+                Err(error) => {
+                    tracing::error!(%error, "a snapshot could not be made; it is tried again when needed");
+                    None
+                }
+            };
+            drop(events.blocking_send(Event::SnapshotMade(made)));
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no thread for a snapshot");
+            self.tell(Event::SnapshotMade(None));
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // A closed inbox means the loop is gone and the node is stopping.
+        drop(self.parts.events.blocking_send(event));
+    }
+}
+
+/// Entries folded into one batch of the state's tables.
+const APPLY_ENTRIES_MAX: usize = 4_096;

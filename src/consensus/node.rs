@@ -1,0 +1,626 @@
+//! The loop that owns the core.
+//!
+//! A turn: wait for something, take what else is there up to a limit, step the core with all of it, then
+//! carry out its effects: messages leave (peers and the own disk work at the same time), the write goes to
+//! the log writer, committed entries to the applier, loads to the loader. Acks and votes travel inside
+//! the write they depend on and leave from the log writer's thread once it is synced.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use raft::{
+    Effects, EntryId, Identity, Index, Input, LoadId, Loaded, Message, NodeId, Proposal, ProposalId, Raft,
+    ReadId, Refusal, RoleChange, RoleKind, SnapshotMeta, SnapshotWork, Space, Token,
+};
+use storage::{Completion, LogReader, LogWriter, Snapshots, WriterHandle, WriterMetrics};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::applier::{Applier, Parts, Work};
+use super::handle::{Handle, ProposeError, REQUESTS_MAX, Request, Shared};
+use super::loader::Loader;
+use super::pending::{Pending, Ready};
+use super::ports::Transport;
+use super::status::NodeStatus;
+use crate::model::OperationId;
+use crate::shutdown::Shutdown;
+use crate::state::{self, Command, State};
+
+/// Length of a tick. The core counts heartbeats (5) and elections (25 to 50) in ticks.
+pub(super) const TICK: Duration = Duration::from_millis(20);
+
+/// Things taken from each queue in one turn, so that a flood of one kind cannot keep ticks waiting.
+const TURN_MAX: usize = 1_024;
+
+/// Batches of peer messages that may wait; beyond it they are dropped, and raft sends again.
+const MESSAGES_MAX: usize = 4_096;
+
+/// Completions of the disk threads that may wait; their threads then wait, the loop never does.
+const EVENTS_MAX: usize = 65_536;
+
+/// Ids of control requests lie above all operation counters.
+const CONTROL_IDS: u64 = 1 << 63;
+
+/// Ticks between two looks for operations that need another attempt (100 ms).
+const RETRY_TICKS: u64 = 5;
+
+/// What the threads around the loop tell it.
+#[derive(Debug)]
+pub(super) enum Event {
+    Persisted(Token),
+    Space(Space),
+    Applied(Index),
+    Compact(Index),
+    Loaded {
+        id: LoadId,
+        result: Loaded,
+    },
+    SnapshotMade(Option<SnapshotMeta>),
+    Installed(SnapshotMeta),
+    /// The log or the state has failed; final.
+    Failed(String),
+}
+
+/// Where peer messages are handed in.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    messages: mpsc::Sender<Vec<Message>>,
+    unreachable: mpsc::Sender<NodeId>,
+}
+
+impl Inbox {
+    /// Hands in messages of an authenticated member; false when they were dropped because too many wait.
+    #[must_use]
+    pub fn deliver(&self, messages: Vec<Message>) -> bool {
+        self.messages.try_send(messages).is_ok()
+    }
+
+    /// Tells that messages to a member may have been lost.
+    pub fn unreachable(&self, peer: NodeId) {
+        // Full: many such notes wait already, and the core asks again by itself.
+        let _full = self.unreachable.try_send(peer);
+    }
+}
+
+/// What a node is made of.
+pub struct NodeParts {
+    /// Settings of the core.
+    pub config: raft::Config,
+    /// Who this node is.
+    pub identity: Identity,
+    /// What its disk holds.
+    pub recovered: raft::Recovered,
+    /// Seed of the election timeouts.
+    pub seed: u64,
+    /// Reads the log.
+    pub reader: LogReader,
+    /// Writes the log.
+    pub writer: LogWriter,
+    /// Snapshot files.
+    pub snapshots: Snapshots,
+    /// The state machine.
+    pub state: State,
+    /// The network.
+    pub transport: Arc<dyn Transport>,
+    /// Told of every change of the state in log order, on the applier's thread: it must not wait.
+    pub on_change: Box<dyn FnMut(Vec<state::Event>) + Send>,
+    /// Stops this node; given after everything that still wants to write has been drained.
+    pub shutdown: Shutdown,
+}
+
+impl std::fmt::Debug for NodeParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeParts")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The node: the core and everything it is wired to.
+pub struct Node {
+    raft: Raft,
+    identity: Identity,
+    transport: Arc<dyn Transport>,
+    log: WriterHandle,
+    applier: Applier,
+    loader: Loader,
+    pending: Arc<Pending>,
+    messages: mpsc::Receiver<Vec<Message>>,
+    unreachable: mpsc::Receiver<NodeId>,
+    events: mpsc::Receiver<Event>,
+    requests: mpsc::Receiver<Request>,
+    reads: HashMap<ReadId, oneshot::Sender<Result<Index, Refusal>>>,
+    control: HashMap<ProposalId, Control>,
+    next_control: u64,
+    /// Ticks since the start: the clock of the retries.
+    tick: u64,
+    /// Term and role as of the last change.
+    role: RoleChange,
+    /// Operations of this turn, not yet given to the core.
+    proposals: Vec<Proposal>,
+    readers: Vec<ReadId>,
+    status: watch::Sender<Arc<NodeStatus>>,
+    space: Space,
+    failure: Option<String>,
+    elections: u64,
+    leader_changes: u64,
+    snapshots_installed: u64,
+    shutdown: Shutdown,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
+enum Control {
+    Change(oneshot::Sender<Result<EntryId, Refusal>>),
+    Transfer(oneshot::Sender<Refusal>),
+}
+
+impl Node {
+    /// Starts the threads and wires the loop. [`Node::run`] then drives it; before, nothing moves.
+    ///
+    /// # Errors
+    /// The core refuses its settings, or no thread could be started.
+    pub fn start(parts: NodeParts) -> anyhow::Result<(Node, Handle, Inbox)> {
+        let NodeParts {
+            config,
+            identity,
+            recovered,
+            seed,
+            reader,
+            writer,
+            snapshots,
+            state,
+            transport,
+            on_change,
+            shutdown,
+        } = parts;
+        let session = OperationId {
+            node: identity.id,
+            incarnation: identity.incarnation,
+            boot: identity.boot,
+            counter: 0,
+        };
+        let applied_at_start = recovered.applied;
+        let raft = Raft::new(config, identity, recovered, seed)?;
+        let (message_sender, messages) = mpsc::channel(MESSAGES_MAX);
+        let (unreachable_sender, unreachable) = mpsc::channel(MESSAGES_MAX);
+        let (event_sender, events) = mpsc::channel(EVENTS_MAX);
+        let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let (applied_sender, applied) = watch::channel(applied_at_start);
+        let pending = Arc::new(Pending::default());
+        let log = start_log(writer, transport.clone(), event_sender.clone())?;
+        let loader = Loader::start(reader, snapshots.clone(), event_sender.clone())?;
+        let applier = Applier::start(Parts {
+            state,
+            snapshots,
+            pending: pending.clone(),
+            session,
+            applied: applied_sender,
+            events: event_sender,
+            on_change,
+        })?;
+        let first = NodeStatus {
+            identity,
+            raft: raft.status(),
+            space: Space::Ample,
+            failure: None,
+            elections: 0,
+            leader_changes: 0,
+            snapshots_installed: 0,
+        };
+        transport.set_members(&first.raft.configuration);
+        let role = RoleChange {
+            term: first.raft.term,
+            role: first.raft.role,
+            leader: first.raft.leader,
+        };
+        let (status, status_receiver) = watch::channel(Arc::new(first));
+        let (session_sender, session_open) = watch::channel(false);
+        let handle = Handle {
+            shared: Arc::new(Shared {
+                requests: request_sender,
+                pending: pending.clone(),
+                reads: Default::default(),
+                session,
+                status: status_receiver,
+                applied,
+                session_open,
+            }),
+        };
+        let node = Node {
+            raft,
+            identity,
+            transport,
+            log,
+            applier,
+            loader,
+            pending,
+            messages,
+            unreachable,
+            events,
+            requests,
+            reads: HashMap::new(),
+            control: HashMap::new(),
+            next_control: CONTROL_IDS,
+            tick: 0,
+            role,
+            proposals: Vec::new(),
+            readers: Vec::new(),
+            status,
+            space: Space::Ample,
+            failure: None,
+            elections: 0,
+            leader_changes: 0,
+            snapshots_installed: 0,
+            shutdown: shutdown.clone(),
+        };
+        drop(shutdown.spawn(open_session(handle.clone(), session_sender, shutdown.clone())));
+        Ok((
+            node,
+            handle,
+            Inbox {
+                messages: message_sender,
+                unreachable: unreachable_sender,
+            },
+        ))
+    }
+
+    /// Counters of the log writer.
+    pub fn log_metrics(&self) -> Arc<WriterMetrics> {
+        self.log.metrics()
+    }
+
+    /// Drives the core until its shutdown begins or the log fails; then everything that waits is
+    /// answered and the threads are joined. The failure is in the last status.
+    pub async fn run(mut self) {
+        let stop = self.shutdown.begun();
+        tokio::pin!(stop);
+        let mut ticker = tokio::time::interval(TICK);
+        // After a pause of the process a burst of late ticks would depose a healthy leader.
+        ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turn = Turn::default();
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                _ = ticker.tick() => self.on_tick(),
+                Some(event) = self.events.recv() => turn.events.push(event),
+                Some(batch) = self.messages.recv() => turn.messages.push(batch),
+                Some(peer) = self.unreachable.recv() => self.raft.step(Input::Unreachable(peer)),
+                Some(request) = self.requests.recv() => turn.requests.push(request),
+            }
+            self.drain(&mut turn);
+            self.step_all(&mut turn);
+            self.carry_out();
+            if self.failure.is_some() {
+                break;
+            }
+        }
+        self.close().await;
+    }
+
+    fn on_tick(&mut self) {
+        self.tick += 1;
+        self.raft.step(Input::Tick);
+        if self.tick.is_multiple_of(RETRY_TICKS) {
+            self.retry_operations();
+        }
+        self.publish();
+    }
+
+    /// Takes what else is there, so that a busy turn is one batch.
+    fn drain(&mut self, turn: &mut Turn) {
+        while turn.events.len() < TURN_MAX
+            && let Ok(event) = self.events.try_recv()
+        {
+            turn.events.push(event);
+        }
+        while turn.messages.len() < TURN_MAX
+            && let Ok(batch) = self.messages.try_recv()
+        {
+            turn.messages.push(batch);
+        }
+        while turn.requests.len() < TURN_MAX
+            && let Ok(request) = self.requests.try_recv()
+        {
+            turn.requests.push(request);
+        }
+    }
+
+    fn step_all(&mut self, turn: &mut Turn) {
+        for event in turn.events.drain(..) {
+            self.on_event(event);
+        }
+        for message in turn.messages.drain(..).flatten() {
+            self.raft.step(Input::Message(message));
+        }
+        for request in turn.requests.drain(..) {
+            self.on_request(request);
+        }
+        if !self.proposals.is_empty() {
+            self.raft
+                .step(Input::Propose(std::mem::take(&mut self.proposals)));
+        }
+        if !self.readers.is_empty() {
+            self.raft
+                .step(Input::ReadIndex(std::mem::take(&mut self.readers)));
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Persisted(token) => self.raft.step(Input::Persisted(token)),
+            Event::Space(space) => {
+                if space != self.space {
+                    tracing::warn!(from = ?self.space, to = ?space, "room on the data volume has changed");
+                }
+                self.space = space;
+                self.raft.step(Input::Space(space));
+            }
+            Event::Applied(index) => self.raft.step(Input::Applied(index)),
+            Event::Compact(index) => self.raft.step(Input::Compact(index)),
+            Event::Loaded { id, result } => self.raft.step(Input::Loaded { id, result }),
+            Event::SnapshotMade(meta) => self.raft.step(Input::SnapshotMade(meta)),
+            Event::Installed(meta) => {
+                self.snapshots_installed += 1;
+                self.raft.step(Input::Installed(meta));
+            }
+            Event::Failed(reason) => {
+                tracing::error!(
+                    reason,
+                    "the node has failed: it takes no writes, votes no more and will stop"
+                );
+                self.failure = Some(reason);
+            }
+        }
+    }
+
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Propose(id) => {
+                if let Some(ready) = self.pending.start(id, self.role.term, self.tick) {
+                    self.proposals.push(proposal(ready));
+                }
+            }
+            Request::Read { id, answer } => {
+                self.reads.insert(id, answer);
+                self.readers.push(id);
+            }
+            Request::Change { change, answer } => {
+                let id = self.control_id(Control::Change(answer));
+                self.raft.step(Input::Change { id, change });
+            }
+            Request::Transfer { to, answer } => {
+                let id = self.control_id(Control::Transfer(answer));
+                self.raft.step(Input::Transfer { id, to });
+            }
+        }
+    }
+
+    fn control_id(&mut self, control: Control) -> ProposalId {
+        self.next_control += 1;
+        let id = ProposalId(self.next_control);
+        self.control.insert(id, control);
+        id
+    }
+
+    /// Operations whose attempt came to nothing get another one as soon as a leader is known; the
+    /// operation id makes sure that they are applied once.
+    fn retry_operations(&mut self) {
+        if self.role.leader.is_none() {
+            return;
+        }
+        let leads = self.role.role == RoleKind::Leader;
+        let again = self.pending.retry(self.role.term, self.tick, leads);
+        if !again.is_empty() {
+            self.raft
+                .step(Input::Propose(again.into_iter().map(proposal).collect()));
+        }
+    }
+
+    fn carry_out(&mut self) {
+        // An effect may be answered at once (a refused proposal), never so that it goes on for ever.
+        while self.raft.has_effects() {
+            let effects = self.raft.take_effects();
+            self.carry_out_once(effects);
+        }
+    }
+
+    fn carry_out_once(&mut self, effects: Effects) {
+        let Effects {
+            send,
+            persist,
+            load,
+            apply,
+            reads,
+            outcomes,
+            snapshot,
+            role,
+            configuration,
+        } = effects;
+        if let Some(configuration) = &configuration {
+            self.transport.set_members(configuration);
+        }
+        for (to, message) in send {
+            self.transport.send(to, message);
+        }
+        if let Some(persist) = persist {
+            self.log.submit(persist);
+        }
+        if !apply.is_empty() {
+            self.applier.submit(Work::Apply(apply));
+        }
+        for load in load {
+            self.loader.submit(load);
+        }
+        match snapshot {
+            Some(SnapshotWork::Make { .. }) => self.applier.submit(Work::MakeSnapshot),
+            Some(SnapshotWork::Install(meta)) => self.applier.submit(Work::Install(meta)),
+            None => {}
+        }
+        for read in reads {
+            if let Some(answer) = self.reads.remove(&read.id) {
+                // The reader may have given up.
+                let _gone = answer.send(read.result);
+            }
+        }
+        for outcome in outcomes {
+            self.on_outcome(outcome.id, outcome.result);
+        }
+        if let Some(role) = role {
+            self.on_role(role);
+        }
+        if role.is_some() || configuration.is_some() {
+            self.publish();
+        }
+    }
+
+    fn on_outcome(&mut self, id: ProposalId, result: Result<EntryId, Refusal>) {
+        if id.0 < CONTROL_IDS {
+            match result {
+                Ok(at) => self.pending.appended(id, at.term),
+                Err(refusal) => self.pending.refused(id, refusal),
+            }
+            return;
+        }
+        match (self.control.remove(&id), result) {
+            (Some(Control::Change(answer)), result) => drop(answer.send(result)),
+            (Some(Control::Transfer(answer)), Err(refusal)) => drop(answer.send(refusal)),
+            (Some(Control::Transfer(_)), Ok(_)) | (None, _) => {}
+        }
+    }
+
+    fn on_role(&mut self, role: RoleChange) {
+        tracing::info!(
+            node = self.identity.id.0,
+            term = role.term.0,
+            role = ?role.role,
+            leader = role.leader.map(|leader| leader.0),
+            "role changed"
+        );
+        if role.role == RoleKind::Candidate && role.term != self.role.term {
+            self.elections += 1;
+        }
+        if role.leader != self.role.leader && role.leader.is_some() {
+            self.leader_changes += 1;
+        }
+        let news = role.leader.is_some() && (role.leader, role.term) != (self.role.leader, self.role.term);
+        self.role = role;
+        if news {
+            self.retry_operations();
+        }
+    }
+
+    fn publish(&mut self) {
+        // Readers that were given up leave their entry behind; they are few and swept here.
+        self.reads.retain(|_, answer| !answer.is_closed());
+        let next = NodeStatus {
+            identity: self.identity,
+            raft: self.raft.status(),
+            space: self.space,
+            failure: self.failure.clone(),
+            elections: self.elections,
+            leader_changes: self.leader_changes,
+            snapshots_installed: self.snapshots_installed,
+        };
+        self.status.send_if_modified(|status| {
+            let changed = **status != next;
+            if changed {
+                *status = Arc::new(next);
+            }
+            changed
+        });
+    }
+
+    async fn close(mut self) {
+        let reason = match &self.failure {
+            Some(reason) => ProposeError::Failed(reason.clone()),
+            None => ProposeError::Stopping,
+        };
+        self.pending.close(&reason);
+        self.publish();
+        self.requests.close();
+        self.reads.clear();
+        self.control.clear();
+        // The threads may be waiting for room in the inbox that nobody reads any more.
+        self.events.close();
+        let joined = tokio::task::spawn_blocking(move || {
+            self.log.close();
+            self.applier.stop();
+            self.loader.stop();
+        });
+        if joined.await.is_err() {
+            tracing::error!("a thread of the log could not be joined");
+        }
+    }
+}
+
+/// What one turn has taken from the queues; reused.
+#[derive(Default)]
+struct Turn {
+    events: Vec<Event>,
+    messages: Vec<Vec<Message>>,
+    requests: Vec<Request>,
+}
+
+fn proposal(ready: Ready) -> Proposal {
+    Proposal {
+        id: ready.id,
+        payload: ready.payload,
+        essential: ready.essential,
+    }
+}
+
+/// Wires the log writer: acks and votes leave on its thread, the moment their write is synced.
+fn start_log(
+    writer: LogWriter,
+    transport: Arc<dyn Transport>,
+    events: mpsc::Sender<Event>,
+) -> std::io::Result<WriterHandle> {
+    writer.start(move |completion| {
+        let event = match completion {
+            Completion::Persisted { token, then_send } => {
+                for (to, message) in then_send {
+                    transport.send(to, message);
+                }
+                Event::Persisted(token)
+            }
+            Completion::Space(space) => Event::Space(space),
+            Completion::Failed(error) => Event::Failed(format!("the log: {error}")),
+        };
+        // A closed inbox: the loop is gone, nobody needs to know.
+        drop(events.blocking_send(event));
+    })
+}
+
+/// Opens the session of this boot: until it is applied, no operation id of this node means anything.
+async fn open_session(handle: Handle, open: watch::Sender<bool>, shutdown: Shutdown) {
+    let session = handle.shared.session;
+    loop {
+        let registered = handle.shared.pending.register(true, |counter, watermark| {
+            Command::OpenSession.encode(OperationId { counter, ..session }, watermark)
+        });
+        let Ok((id, outcome)) = registered else { return };
+        if handle.shared.requests.send(Request::Propose(id)).await.is_err() {
+            return;
+        }
+        match outcome.await {
+            Ok(Ok(outcome)) => {
+                tracing::debug!(?outcome, boot = session.boot.0, "session opened");
+                open.send_replace(true);
+                // The sender lives as long as the node: a dropped one would read as "stopping".
+                shutdown.begun().await;
+                return;
+            }
+            // Refused for want of room or the like: definite, so ask again; the loop paces it.
+            Ok(Err(ProposeError::Stopping | ProposeError::Failed(_))) | Err(_) => return,
+            Ok(Err(_passing)) => tokio::time::sleep(TICK * 5).await,
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! What this node does with what peers say: messages go to the loop, calls to the leader, and a sign that
+//! this node is listed in another cluster stops it.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use raft::{Change, EntryId, Member, Message, NodeId, Refusal};
+use storage::ClusterId;
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::cluster::{
+    BoxFuture, Call, CallReply, Done, Kind, Local, PeerIdentity, PeerService, Presence, Refused,
+    StatusReport, Target, WhyRefused,
+};
+use crate::consensus::{Handle, Inbox, NodeStatus};
+
+/// A membership change is applied within this, or it is not known whether it will be.
+const CHANGE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Another cluster counts this node as its own: it has lost its data there (hazard R50).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Conflict {
+    /// The other cluster.
+    pub(super) cluster_id: ClusterId,
+    /// Who told.
+    pub(super) told_by: NodeId,
+}
+
+/// The receiving end of the peer door.
+#[derive(Debug)]
+pub(super) struct Peers {
+    local: Local,
+    running: OnceLock<(Handle, Inbox)>,
+    conflict: watch::Sender<Option<Conflict>>,
+}
+
+impl Peers {
+    pub(super) fn new(local: Local) -> Arc<Peers> {
+        let (conflict, _) = watch::channel(None);
+        Arc::new(Peers {
+            local,
+            running: OnceLock::new(),
+            conflict,
+        })
+    }
+
+    /// From now on there is a core to talk to.
+    pub(super) fn attach(&self, handle: Handle, inbox: Inbox) {
+        assert!(
+            self.running.set((handle, inbox)).is_ok(),
+            "a node is started once"
+        );
+    }
+
+    /// Tells of a [`Conflict`].
+    pub(super) fn conflicts(&self) -> watch::Receiver<Option<Conflict>> {
+        self.conflict.subscribe()
+    }
+
+    /// `told` is a member of a cluster of its own that means this node id: if it is not ours, we are a
+    /// founder without a past beside a living cluster.
+    fn note_listing(&self, told: &PeerIdentity, target: &Target) {
+        let local = self.local.get();
+        let Some(theirs) = told.identity.cluster_id else {
+            return;
+        };
+        let means_us = target.node_id == Some(local.node_id);
+        if told.kind == Kind::Member && means_us && local.cluster_id != Some(theirs) {
+            self.conflict.send_replace(Some(Conflict {
+                cluster_id: theirs,
+                told_by: told.identity.node_id,
+            }));
+        }
+    }
+
+    async fn answer(&self, from: &PeerIdentity, call: Call) -> CallReply {
+        let Some((handle, _)) = self.running.get() else {
+            return CallReply::refused(WhyRefused::Unavailable, "the node is starting: ask again");
+        };
+        match call {
+            Call::Status => CallReply::Status(Box::new(StatusReport {
+                identity: (*self.local.get()).clone(),
+                status: handle.status().raft.clone(),
+            })),
+            Call::WhoAreYou => CallReply::Presence(Presence {
+                identity: (*self.local.get()).clone(),
+                configuration: handle.status().raft.configuration.clone(),
+            }),
+            Call::Join(member) => self.join(handle, from, member).await,
+            Call::Change(change) => self.change(handle, change).await,
+            Call::Transfer(to) => match handle.transfer(to, clock::now() + CHANGE_WITHIN).await {
+                Ok(()) => self.done(handle, None),
+                Err(refusal) => refused(handle, refusal),
+            },
+        }
+    }
+
+    async fn join(&self, handle: &Handle, from: &PeerIdentity, member: Member) -> CallReply {
+        let status = handle.status();
+        if !status.leads() {
+            return not_leader(&status);
+        }
+        if let Some(sentence) = self.unreachable_for(&status, from, &member) {
+            return CallReply::refused(WhyRefused::NotAllowed, sentence);
+        }
+        let change = match status.raft.configuration.members.get(&member.id) {
+            Some(known) if *known == member => return self.done(handle, None),
+            Some(known) if known.incarnation == member.incarnation => Change::Readdress(member),
+            Some(_) => {
+                let id = member.id;
+                return CallReply::refused(
+                    WhyRefused::Core(Refusal::OtherIncarnation(id)),
+                    format!(
+                        "node {id} is a member already, with data that this folder does not have: if that node is \
+                         gone, run `rnacos cluster remove {id}` on a member and start this one again; if it lives, \
+                         give this node another RNACOS_RAFT_NODE_ID"
+                    ),
+                );
+            }
+            None => Change::Add(member),
+        };
+        self.change(handle, change).await
+    }
+
+    /// A member on another machine could never answer a founder that calls itself 127.0.0.1.
+    fn unreachable_for(&self, status: &NodeStatus, from: &PeerIdentity, member: &Member) -> Option<String> {
+        let elsewhere = !from.remote.ip().to_canonical().is_loopback();
+        let loopback = status
+            .raft
+            .configuration
+            .members
+            .values()
+            .find(|known| is_loopback(&known.address));
+        match loopback {
+            Some(known) if elsewhere => Some(format!(
+                "node {} of this cluster has the address {}, which means nothing on another machine: set its \
+                 RNACOS_RAFT_NODE_ADDR to an address that all nodes reach, restart it, then let node {} join",
+                known.id, known.address, member.id
+            )),
+            _ if elsewhere && is_loopback(&member.address) => Some(format!(
+                "node {} gives its address as {}, which means nothing on another machine: set its \
+                 RNACOS_RAFT_NODE_ADDR to an address that all nodes reach",
+                member.id, member.address
+            )),
+            _ => None,
+        }
+    }
+
+    async fn change(&self, handle: &Handle, change: Change) -> CallReply {
+        match handle.change(change).await {
+            Err(refusal) => refused(handle, refusal),
+            Ok(at) => match handle.wait_applied(at.index, clock::now() + CHANGE_WITHIN).await {
+                Ok(()) => self.done(handle, Some(at)),
+                Err(error) => CallReply::refused(
+                    WhyRefused::Unavailable,
+                    format!("the change was begun and is not known to be made ({error}): ask again"),
+                ),
+            },
+        }
+    }
+
+    fn done(&self, handle: &Handle, at: Option<EntryId>) -> CallReply {
+        CallReply::Done(Done {
+            at,
+            cluster_id: self.local.get().cluster_id,
+            configuration: handle.status().raft.configuration.clone(),
+        })
+    }
+}
+
+impl PeerService for Peers {
+    fn raft(&self, from: &PeerIdentity, messages: Vec<Message>) {
+        let Some((_, inbox)) = self.running.get() else {
+            return;
+        };
+        let count = messages.len();
+        if !inbox.deliver(messages) {
+            tracing::debug!(
+                peer = from.identity.node_id.0,
+                count,
+                "messages dropped: the loop is behind"
+            );
+        }
+    }
+
+    fn call<'a>(&'a self, from: &'a PeerIdentity, call: Call) -> BoxFuture<'a, CallReply> {
+        Box::pin(self.answer(from, call))
+    }
+
+    fn unreachable(&self, peer: NodeId) {
+        if let Some((_, inbox)) = self.running.get() {
+            inbox.unreachable(peer);
+        }
+    }
+
+    fn turned_away(&self, caller: &PeerIdentity, target: &Target, _why: &Refused) {
+        self.note_listing(caller, target);
+    }
+}
+
+fn refused(handle: &Handle, refusal: Refusal) -> CallReply {
+    match refusal {
+        Refusal::NotLeader(_) | Refusal::NoLeader => not_leader(&handle.status()),
+        Refusal::ChangeInProgress
+        | Refusal::TermNotCommitted
+        | Refusal::Transferring
+        | Refusal::Overloaded => CallReply::refused(WhyRefused::Unavailable, format!("{refusal}: ask again")),
+        _ => CallReply::refused(WhyRefused::Core(refusal), refusal.to_string()),
+    }
+}
+
+fn not_leader(status: &NodeStatus) -> CallReply {
+    let leader = status
+        .leader()
+        .and_then(|id| status.raft.configuration.members.get(&id))
+        .cloned();
+    let sentence = match &leader {
+        Some(leader) => format!("node {} at {} leads: ask it", leader.id, leader.address),
+        None => "no leader is known: ask again".to_owned(),
+    };
+    CallReply::refused(WhyRefused::NotLeader(leader), sentence)
+}
+
+/// Whether `host:port` names this machine only.
+pub(super) fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn loopback_addresses_are_told_from_others() {
+        for address in [
+            "127.0.0.1:9848",
+            "localhost:9848",
+            "[::1]:9848",
+            "127.8.8.8:1",
+            "LOCALHOST:1",
+        ] {
+            assert!(is_loopback(address), "{address}");
+        }
+        for address in ["10.0.0.1:9848", "node-1.example:9848", "[fe80::1]:9848"] {
+            assert!(!is_loopback(address), "{address}");
+        }
+    }
+}
