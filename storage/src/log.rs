@@ -183,9 +183,18 @@ impl Wal {
     /// base record: dropped tables can come back at a recovery, and only the record hides them then.
     pub(crate) fn drop_before(&self, first: Index) -> Result<(), StorageError> {
         use fjall::AbstractTree;
+        let key = first.0.to_be_bytes();
+        let version = self.log.tree.current_version();
+        let mut tables = version.iter_tables();
+        // Dropping nothing would still write and sync a new manifest.
+        if !tables.any(|table| table.metadata.key_range.max().as_ref() < key.as_slice()) {
+            return Ok(());
+        }
+        drop(tables);
+        drop(version);
         self.log
             .tree
-            .drop_range(..first.0.to_be_bytes())
+            .drop_range(..key)
             .map_err(|source| self.error(fjall::Error::Storage(source)))
     }
 

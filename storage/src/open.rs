@@ -616,6 +616,7 @@ impl Opening {
                 memberships,
                 first: first.clone(),
                 snapshots: self.snapshots.clone(),
+                tables: tables.clone(),
                 space: SpaceWatch::new(probe, options.reserve_bytes),
                 members_path: paths.members(),
                 metrics: Arc::new(WriterMetrics::new()),

@@ -38,6 +38,7 @@ use crate::membership::{self, Memberships};
 use crate::metrics::WriterMetrics;
 use crate::snapshot::{self, Snapshots};
 use crate::space::SpaceWatch;
+use crate::table::Tables;
 
 /// Entries' bytes in one batch; the rest of the queue waits for the next one. Bounds the time of a sync
 /// and the memory of a batch; one larger persist still goes alone.
@@ -96,6 +97,8 @@ pub(crate) struct WriterState {
     /// Shared with the readers.
     pub(crate) first: Arc<AtomicU64>,
     pub(crate) snapshots: Snapshots,
+    /// Must be durable up to a point before the log is cut there.
+    pub(crate) tables: Tables,
     pub(crate) space: SpaceWatch,
     pub(crate) members_path: std::path::PathBuf,
     pub(crate) metrics: Arc<WriterMetrics>,
@@ -533,7 +536,7 @@ impl Fold {
             self.hard = hard;
         }
         if let Some(base) = persist.compact_to {
-            self.compact(base, state);
+            self.compact(base, state)?;
         }
         self.clear_suspicion |= persist.clear_suspicion;
         Ok(persist.then_send)
@@ -612,13 +615,24 @@ impl Fold {
         self.changes_log = true;
     }
 
-    fn compact(&mut self, base: LogBase, state: &WriterState) {
+    fn compact(&mut self, base: LogBase, state: &WriterState) -> Result<(), StorageError> {
         if base.id.index <= self.base.id.index {
-            return;
+            return Ok(());
         }
         assert!(
             base.id.index <= self.last.id.index,
             "compaction beyond the end of the log"
+        );
+        if state.tables.durable().id.index < base.id.index {
+            // The owner syncs before it lets the log be cut, and then this costs nothing; a cut log
+            // whose rows a power cut takes away could not be applied again.
+            state.tables.sync()?;
+        }
+        let applied = state.tables.durable().id.index;
+        assert!(
+            applied >= base.id.index,
+            "the log is cut at {} above the rows at {applied}",
+            base.id.index
         );
         while self
             .entries
@@ -636,6 +650,7 @@ impl Fold {
         }
         self.base_membership = in_force;
         self.changes_log = true;
+        Ok(())
     }
 
     fn memberships(&mut self, state: &WriterState) -> &mut Memberships {

@@ -55,12 +55,15 @@ fn rows(node: &Node) -> Vec<Bytes> {
         .collect()
 }
 
-/// A follower with another history: some applied entries, more that are not, rows the snapshot lacks.
-fn follower(dir: &Path) {
+/// A follower with another history: some applied entries, more that are not (up to `last`), rows the
+/// snapshot lacks.
+fn follower(dir: &Path, last: u64) {
     form(dir, &[1, 2]);
     let mut node = Node::open(dir);
-    node.append(1, &[b"row 2", b"row 3", b"theirs", b"theirs too"])
-        .unwrap();
+    node.append(1, &[b"row 2", b"row 3"]).unwrap();
+    for _ in 4..=last {
+        node.append(1, &[b"theirs"]).unwrap();
+    }
     node.apply_to(3);
     let mut batch = node.tables.batch();
     batch.put(Table(9), b"only here", "x");
@@ -101,7 +104,7 @@ fn reset(node: &mut Node, meta: &SnapshotMeta) -> Result<(), String> {
 fn r15_a_snapshot_travels_in_pieces_and_replaces_log_and_rows() {
     let (_dir, source, meta) = source();
     let dir = temp_dir();
-    follower(dir.path());
+    follower(dir.path(), 5);
     let mut node = Node::open(dir.path());
     let mut pieces = pieces(&source, &meta, 100);
     // Pieces that come twice change nothing.
@@ -128,9 +131,19 @@ fn r15_a_snapshot_travels_in_pieces_and_replaces_log_and_rows() {
 
 #[test]
 fn r15_r26_r27_a_crash_at_every_step_of_an_install_is_finished_or_begun_anew() {
+    install_with_crashes(5);
+}
+
+/// The mark lies beyond the snapshot: it must be lowered to it first.
+#[test]
+fn r44_an_install_that_discards_entries_up_to_the_mark_makes_nobody_suspect() {
+    install_with_crashes(ROWS + 10);
+}
+
+fn install_with_crashes(last: u64) {
     let (_dir, source, meta) = source();
     let (dir, album) = (temp_dir(), temp_dir());
-    follower(dir.path());
+    follower(dir.path(), last);
     let (from, to) = (dir.path().to_owned(), album.path().to_owned());
     let images: Arc<Mutex<Vec<(Point, bool)>>> = Arc::default();
     let reset_acknowledged = Arc::new(Mutex::new(false));
@@ -177,7 +190,7 @@ fn r15_r26_r27_a_crash_at_every_step_of_an_install_is_finished_or_begun_anew() {
             assert_eq!(rows(&node), rows(&source), "image {n} at {point:?}");
             assert_eq!(node.recovered.last.index, Index(ROWS));
         } else {
-            assert_eq!(node.recovered.last.index, Index(5), "image {n} at {point:?}");
+            assert_eq!(node.recovered.last.index, Index(last), "image {n} at {point:?}");
             assert_eq!(node.recovered.applied, Index(4), "image {n} at {point:?}");
         }
         node.close();
@@ -305,7 +318,7 @@ fn a_newer_snapshot_replaces_the_older_one_and_a_running_transfer_goes_on() {
 fn a_wrong_file_is_never_given_a_name() {
     let (_dir, source, meta) = source();
     let dir = temp_dir();
-    follower(dir.path());
+    follower(dir.path(), 5);
     let mut node = Node::open(dir.path());
     let mut pieces = pieces(&source, &meta, 300);
     let mut data = pieces[1].data.to_vec();
