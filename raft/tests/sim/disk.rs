@@ -140,8 +140,6 @@ pub(crate) enum Completion {
 pub(crate) struct Opened {
     pub(crate) identity: Identity,
     pub(crate) recovered: Recovered,
-    /// Part of the log is gone.
-    pub(crate) has_lost: bool,
     /// The node became suspect by this open.
     pub(crate) newly_suspect: bool,
 }
@@ -591,7 +589,7 @@ impl Disk {
         self.mark.boot = Boot(self.mark.boot.0 + 1);
         self.merge_votes();
         self.install_if_behind();
-        let (has_lost, newly_suspect) = self.judge();
+        let newly_suspect = self.judge();
         self.restart_log_at_state();
         if self.bug != Some(SimBug::CacheTrusted) {
             // Rule 6: written again and synced before the first message is answered.
@@ -614,7 +612,6 @@ impl Disk {
                 boot: self.mark.boot,
             },
             recovered,
-            has_lost,
             newly_suspect,
         }
     }
@@ -648,8 +645,8 @@ impl Disk {
         assert!(self.install(&meta));
     }
 
-    /// Rule 5. Whether something is lost, and whether the node became suspect just now.
-    fn judge(&mut self) -> (bool, bool) {
+    /// Rule 5. True when the node became suspect just now.
+    fn judge(&mut self) -> bool {
         let mark = self.mark.synced;
         let covered = self
             .snapshot
@@ -666,7 +663,7 @@ impl Disk {
         if newly_suspect {
             self.mark.suspicion = Some(self.mark.boot);
         }
-        (lost, newly_suspect)
+        newly_suspect
     }
 
     fn state_is_off_the_log(&self) -> bool {

@@ -23,7 +23,8 @@ pub(crate) struct Node {
     pub(crate) incarnation: Incarnation,
     pub(crate) uid: Uid,
     pub(crate) disk: Disk,
-    /// What was committed when its disk was last found damaged: it counts again only with all of it.
+    /// What was committed when it became suspect: it counts again only with all of it. (What it loses while
+    /// it is suspect it had promised to nobody.)
     pub(crate) lost_at: Index,
     /// The running process; `None` while it is down.
     pub(crate) process: Option<Process>,

@@ -410,7 +410,7 @@ impl World {
             return Ok(());
         }
         let opened = node.disk.open(node.id, node.incarnation);
-        if opened.has_lost {
+        if opened.newly_suspect {
             node.lost_at = self.oracle.history.last();
         }
         if opened.newly_suspect {
