@@ -418,16 +418,22 @@ impl State {
     ) -> Result<(), ApplyFault> {
         let mut head = self.head(pending, key)?;
         let batch = &mut pending.batch;
+        // Days do not go back within a history, whatever the proposers' clocks say: then a trim removes
+        // rows from its start only, and none is left behind a newer one.
+        let day = if head.is_empty() {
+            day_of(row.at_ms)
+        } else {
+            day_of(row.at_ms).max(head.day)
+        };
         batch.put(
             rows::HISTORY,
             &rows::history_key(key, head.next),
-            rows::history(row),
+            rows::history(row, day),
         );
-        let day = day_of(row.at_ms);
         if day != head.day || head.is_empty() {
             batch.put(rows::HISTORY_DAYS, &rows::day_key(day, key), &[][..]);
-            head.day = head.day.max(day);
         }
+        head.day = day;
         head.next += 1;
         for _ in 0..HISTORY_SURPLUS_MAX {
             if head.len() <= u64::from(origin.history_max) {
@@ -471,7 +477,7 @@ impl State {
                 break;
             }
             let mut head = self.head(pending, &key)?;
-            while !head.is_empty() && steps < steps_max && self.is_older(&key, head.oldest, before_ms)? {
+            while !head.is_empty() && steps < steps_max && self.history_day(&key, head.oldest)? < end_day {
                 pending
                     .batch
                     .delete(rows::HISTORY, &rows::history_key(&key, head.oldest));
@@ -490,7 +496,7 @@ impl State {
         Ok(Outcome::HistoryTrimmed { rows, more })
     }
 
-    fn is_older(&self, key: &ConfigKey, sequence: u64, before_ms: i64) -> Result<bool, ApplyFault> {
+    fn history_day(&self, key: &ConfigKey, sequence: u64) -> Result<u64, ApplyFault> {
         let row = self
             .tables
             .get(rows::HISTORY, &rows::history_key(key, sequence))?;
@@ -498,7 +504,7 @@ impl State {
             table: "history",
             why: format!("row {sequence} of {key} is missing"),
         };
-        Ok(rows::read_history(key, row.ok_or_else(missing)?)?.at_ms < before_ms)
+        Ok(rows::read_history_day(row.ok_or_else(missing)?)?)
     }
 
     fn namespaces<'a>(&self, pending: &'a mut Pending) -> &'a mut Namespaces {

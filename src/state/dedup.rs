@@ -234,7 +234,7 @@ impl Session {
     pub(super) fn block(&self, block: u64) -> impl Iterator<Item = (u64, Outcome)> {
         let first = block * BLOCK;
         self.outcomes
-            .range(first..first + BLOCK)
+            .range(first..=first + (BLOCK - 1))
             .map(|(counter, outcome)| (*counter, *outcome))
     }
 }

@@ -11,7 +11,7 @@
 //! | 7 grays | config key, 0, name | a variant |
 //! | 8 history heads | config key | which history rows there are |
 //! | 9 history | config key, 0, sequence number | a history row |
-//! | 10 history days | day of the epoch, config key | this config got a row on that day |
+//! | 10 history days | day of the epoch, config key | nothing: this config has rows of that day |
 //!
 //! Numbers in keys are 8 bytes, the highest first, so that rows come in their order. A config key is
 //! `namespace 0 group 0 data_id`; none of these holds a zero byte. Rows are protobuf (`tables.proto`).
@@ -66,7 +66,7 @@ pub(super) struct HistoryHead {
     pub(super) oldest: u64,
     /// The next row gets this number.
     pub(super) next: u64,
-    /// The newest day that has a row for this config in the table of days.
+    /// Day of the newest row. The table of days has a row for this config for each day of its rows.
     pub(super) day: u64,
 }
 
@@ -318,7 +318,7 @@ pub(super) fn history_key(key: &ConfigKey, sequence: u64) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn history(row: &History) -> Bytes {
+pub(super) fn history(row: &History, day: u64) -> Bytes {
     let operation = match row.operation {
         Operation::Insert => wire::Operation::Insert,
         Operation::Update => wire::Operation::Update,
@@ -338,8 +338,14 @@ pub(super) fn history(row: &History) -> Bytes {
         user: row.user.to_string(),
         ip: row.ip.to_string(),
         message: row.message.to_string(),
+        day,
     };
     row.encode_to_vec().into()
+}
+
+/// The day after which a row may be trimmed.
+pub(super) fn read_history_day(row: Bytes) -> Result<u64, RowError> {
+    Ok(wire::HistoryRow::decode(row).map_err(row_error("history"))?.day)
 }
 
 pub(super) fn read_history(key: &ConfigKey, row: Bytes) -> Result<History, RowError> {

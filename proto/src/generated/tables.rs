@@ -58,7 +58,7 @@ pub struct HistoryHead {
     /// The next row gets this number.
     #[prost(uint64, tag = "2")]
     pub next: u64,
-    /// The newest day (of the epoch) that knows of this config in the table of days.
+    /// Day of the newest row; the table of days has a row for each day that has rows.
     #[prost(uint64, tag = "3")]
     pub day: u64,
 }
@@ -141,6 +141,10 @@ pub struct HistoryRow {
     /// What the author said about it.
     #[prost(string, tag = "13")]
     pub message: ::prost::alloc::string::String,
+    /// Day (of the epoch, UTC) after which the row may be trimmed by age: that of at_ms, but never before
+    /// the day of the row before it, whatever the clocks said.
+    #[prost(uint64, tag = "14")]
+    pub day: u64,
 }
 /// A namespace.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

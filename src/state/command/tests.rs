@@ -1,1 +1,231 @@
+use super::*;
 
+/// Every kind of command with every field set, by name.
+fn all() -> Vec<(&'static str, Command)> {
+    let key = ConfigKey::new(&NamespaceId::new("dev"), "DEFAULT_GROUP", "app.yaml");
+    let origin = Origin {
+        now_ms: 1_763_802_000_123,
+        user: "nacos".into(),
+        ip: "10.0.0.7".into(),
+        message: "because".into(),
+        history_max: 100,
+    };
+    let full = Publish {
+        kind: ConfigType::Yaml,
+        app_name: Some("app".into()),
+        tags: Some(vec!["a".into(), "b".into()]),
+        description: "desc".into(),
+        purpose: "use".into(),
+        effect: "effect".into(),
+        schema: "schema".into(),
+        encrypted_data_key: "key".into(),
+        expectation: Expectation::Md5(Md5::of(b"before")),
+        ..Publish::new(key.clone(), "a: 1", origin.clone())
+    };
+    let wanted = Wanted {
+        id: NamespaceId::new("dev"),
+        name: "Dev".into(),
+        description: "d".into(),
+        now_ms: 1_763_802_000_123,
+    };
+    let removal = Removal {
+        key: key.clone(),
+        variant: None,
+        origin: origin.clone(),
+    };
+    vec![
+        ("open-session", Command::OpenSession),
+        ("put-full", Command::ConfigPut(Box::new(full.clone()))),
+        (
+            "put-plain",
+            Command::ConfigPut(Box::new(Publish::new(key.clone(), "x", Origin::default()))),
+        ),
+        (
+            "put-no-tags",
+            Command::ConfigPut(Box::new(Publish {
+                tags: Some(vec![]),
+                ..full.clone()
+            })),
+        ),
+        (
+            "put-beta",
+            Command::ConfigPut(Box::new(Publish {
+                variant: Variant::beta("10.0.0.1,10.0.0.2"),
+                ..full
+            })),
+        ),
+        ("remove", Command::ConfigRemove(removal.clone())),
+        (
+            "remove-tag",
+            Command::ConfigRemove(Removal {
+                variant: Some("tag_t1".into()),
+                ..removal
+            }),
+        ),
+        (
+            "remove-batch",
+            Command::ConfigRemoveBatch {
+                configs: vec![(key.clone(), ConfigId(4_096)), (key, ConfigId(7))],
+                origin,
+            },
+        ),
+        ("namespace-create", Command::NamespaceCreate(wanted.clone())),
+        ("namespace-update", Command::NamespaceUpdate(wanted)),
+        (
+            "namespace-delete",
+            Command::NamespaceDelete(NamespaceId::new("dev")),
+        ),
+        (
+            "trim-history",
+            Command::TrimHistory {
+                before_ms: 1_763_000_000_000,
+                rows_max: 1_000,
+            },
+        ),
+        ("raise-feature-level", Command::RaiseFeatureLevel(1)),
+    ]
+}
+
+fn operation() -> OperationId {
+    OperationId {
+        node: NodeId(3),
+        incarnation: Incarnation(0xdead_beef_0bad_cafe),
+        boot: Boot(4),
+        counter: 70_000,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn commands_come_back() {
+    for (name, command) in all() {
+        let bytes = command.encode(operation(), 69_000);
+        let envelope = Envelope::decode(&bytes).expect(name);
+        let expected = Envelope {
+            operation: Some(operation()),
+            low_watermark: 69_000,
+            level: COMMAND_LEVEL,
+            command: Ok(command),
+        };
+        assert_eq!(envelope, expected, "{name}");
+    }
+}
+
+/// Logs and peers of an earlier version are read for ever: these bytes never change. A new kind of command
+/// is added to the file with `REWRITE=1`; a line that is there must not differ afterwards.
+#[test]
+fn bytes_are_those_that_were_checked_in() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/state/command/fixtures/v1.txt");
+    let fresh: String = all()
+        .iter()
+        .map(|(name, command)| format!("{name} {}\n", hex(&command.encode(operation(), 69_000))))
+        .collect();
+    if std::env::var_os("REWRITE").is_some() {
+        std::fs::write(path, &fresh).expect("writes the fixture");
+    }
+    let checked_in = std::fs::read_to_string(path).expect("the fixture");
+    assert_eq!(checked_in, fresh);
+}
+
+#[test]
+fn every_cut_and_every_flipped_bit_is_an_answer_and_no_panic() {
+    for (name, command) in all() {
+        let bytes = command.encode(operation(), 69_000);
+        for end in 0..bytes.len() {
+            // Cut at a field's end it may still be an envelope; then it is only another command.
+            if let Ok(envelope) = Envelope::decode(&bytes.slice(..end)) {
+                assert_ne!(
+                    (envelope.command, envelope.level),
+                    (Ok(command.clone()), COMMAND_LEVEL),
+                    "{name} {end}"
+                );
+            }
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            drop(Envelope::decode(&Bytes::from(flipped)));
+        }
+    }
+}
+
+#[test]
+fn impossible_values_are_malformed() {
+    let origin = Some(wire::Origin::default());
+    let key = |data_id: &str| {
+        Some(wire::ConfigKey {
+            namespace: String::new(),
+            group: "g".into(),
+            data_id: data_id.into(),
+        })
+    };
+    let put = wire::ConfigPut {
+        key: key("d"),
+        md5: Bytes::from_static(&[0; 16]),
+        origin: origin.clone(),
+        ..wire::ConfigPut::default()
+    };
+    assert!(publish_from_wire(put.clone()).is_ok());
+    let long = "d".repeat(super::super::KEY_BYTES_MAX);
+    let impossible = [
+        wire::ConfigPut {
+            key: None,
+            ..put.clone()
+        },
+        wire::ConfigPut {
+            key: key(""),
+            ..put.clone()
+        },
+        wire::ConfigPut {
+            key: key("a\0b"),
+            ..put.clone()
+        },
+        wire::ConfigPut {
+            key: key(&long),
+            ..put.clone()
+        },
+        wire::ConfigPut {
+            md5: Bytes::from_static(&[0; 15]),
+            ..put.clone()
+        },
+        wire::ConfigPut {
+            cas_md5: Some(Bytes::new()),
+            ..put.clone()
+        },
+        wire::ConfigPut {
+            origin: None,
+            ..put.clone()
+        },
+        wire::ConfigPut {
+            r#type: 99,
+            ..put.clone()
+        },
+        wire::ConfigPut {
+            content: Bytes::from_static(&[0xff]),
+            ..put.clone()
+        },
+        wire::ConfigPut {
+            variant: Some(wire::Variant::default()),
+            ..put
+        },
+    ];
+    for put in impossible {
+        assert!(
+            matches!(publish_from_wire(put.clone()), Err(CommandError::Malformed(_))),
+            "{put:?}"
+        );
+    }
+    let numbered = wire::Numbered { key: key("d"), id: 1 };
+    let batch = wire::ConfigRemoveBatch {
+        configs: vec![numbered; REMOVE_BATCH_MAX + 1],
+        origin,
+    };
+    let batch = wire::envelope::Command::ConfigRemoveBatch(batch);
+    assert!(matches!(
+        Command::from_wire(batch),
+        Err(CommandError::Malformed(_))
+    ));
+}
