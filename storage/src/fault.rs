@@ -1,6 +1,6 @@
 //! Crash points and failing I/O, for tests.
 //!
-//! Every place where bytes become durable, and every rename, asks [`Faults::at`] before it acts (and
+//! Every place where bytes become durable, and every rename, asks the [`Faults`] before it acts (and
 //! after it, where a crash in between matters). A server is built without the feature `fault`: the
 //! value is then empty and the question costs nothing.
 

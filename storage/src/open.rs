@@ -584,25 +584,7 @@ impl Opening {
         self.mark_file.write_both(mark)?;
         let cluster_id = self.restore_format()?;
         let paths = &self.folder.paths;
-        let applied = tables.applied().id.index;
-        let recovered = Recovered {
-            hard_state: HardState {
-                commit: hard_state.commit.max(applied),
-                ..hard_state
-            },
-            base: log.base.base,
-            terms: if log.restart {
-                Vec::new()
-            } else {
-                log.chain.terms.clone()
-            },
-            last: last.id,
-            last_checksum: last.checksum,
-            configurations: memberships.clone(),
-            applied,
-            snapshot: self.snapshots.latest(),
-            suspicion: self.suspicion,
-        };
+        let recovered = self.recovered(&log, &tables, hard_state, &memberships);
         let first = Arc::new(AtomicU64::new(log.base.base.id.index.0 + 1));
         let probe = options.space_probe.unwrap_or_else(|| statvfs(&paths.root));
         let writer = LogWriter {
@@ -637,6 +619,34 @@ impl Opening {
             snapshots: self.snapshots,
             findings: self.findings,
         })
+    }
+
+    /// What the core starts from.
+    fn recovered(
+        &self,
+        log: &Log,
+        tables: &Tables,
+        hard_state: HardState,
+        memberships: &Memberships,
+    ) -> Recovered {
+        let applied = tables.applied().id.index;
+        let commit = hard_state.commit.max(applied);
+        let last = log.last();
+        Recovered {
+            hard_state: HardState { commit, ..hard_state },
+            base: log.base.base,
+            terms: if log.restart {
+                Vec::new()
+            } else {
+                log.chain.terms.clone()
+            },
+            last: last.id,
+            last_checksum: last.checksum,
+            configurations: memberships.clone(),
+            applied,
+            snapshot: self.snapshots.latest(),
+            suspicion: self.suspicion,
+        }
     }
 
     fn final_memberships(&self, log: &Log) -> Memberships {

@@ -268,7 +268,7 @@ fn r21_every_flipped_bit_of_a_journal_is_found_by_the_scanner() {
 fn r21_flipped_bits_below_the_mark_never_pass_in_silence() {
     let sample = sample(&[1, 2, 3], true);
     let length = content(&sample.dir.path().join("wal").join(&sample.journal)).len();
-    for byte in (0..length).step_by(7) {
+    for byte in (0..length).step_by(23) {
         let outcome = sample.outcome(|bytes| bytes[byte] ^= 1 << (byte % 8));
         assert!(
             matches!(outcome, Outcome::Whole | Outcome::Suspect),
@@ -311,6 +311,19 @@ fn r51_suspicion_survives_restarts_until_a_leader_lifts_it() {
     node.close();
     let node = Node::open(dir.path());
     assert_eq!(node.recovered.suspicion, None);
+}
+
+#[test]
+fn r51_a_rotten_slot_does_not_forget_a_suspicion() {
+    let sample = sample(&[1, 2, 3], true);
+    for slot in 0..2 {
+        let dir = sample.damaged(|bytes| bytes.truncate(bytes.len() - 20));
+        assert_eq!(outcome(dir.path()), Outcome::Suspect);
+        let mut bytes = std::fs::read(dir.path().join("mark")).unwrap();
+        bytes[slot * SLOT_STRIDE as usize + 30] ^= 1;
+        std::fs::write(dir.path().join("mark"), bytes).unwrap();
+        assert_eq!(outcome(dir.path()), Outcome::Suspect, "slot {slot}");
+    }
 }
 
 #[test]
