@@ -54,6 +54,8 @@
 //!    if it is above `Recovered::applied`, so that must be stored together with its effects (R16).
 //! 8. A snapshot made by the owner must carry [`Raft::configuration_at`] its last index.
 //! 9. [`Input::Compact`] only for what the state machine holds *durably*.
+//! 10. The file of a snapshot whose last piece was confirmed stays until its [`Input::Installed`], even
+//!     when a snapshot of this node's own making is finished meanwhile.
 //!
 //! # What the core promises
 //!
