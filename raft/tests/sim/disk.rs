@@ -235,12 +235,13 @@ impl Disk {
             if let Some(meta) = &persist.reset_to {
                 self.mark.synced = meta.last;
             }
-            if let Some(from) = persist.truncate_from {
-                if from <= self.mark.synced.index {
-                    // An index below the base is covered by it.
-                    let stays = self.log.at(from.prev()).map_or(self.log.base.id, |at| at.id);
-                    self.mark.synced = stays;
-                }
+            if let Some(from) = persist
+                .truncate_from
+                .filter(|from| *from <= self.mark.synced.index)
+            {
+                // An index below the base is covered by it.
+                let stays = self.log.at(from.prev()).map_or(self.log.base.id, |at| at.id);
+                self.mark.synced = stays;
             }
         }
     }

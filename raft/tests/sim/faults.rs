@@ -9,11 +9,14 @@ use super::invariants::{Checked, is_quorum};
 use super::plan::{MS, NODES_MAX};
 use super::world::{Event, World, founding_entry};
 
+/// Does its harm to the node at this place.
+type Fault = fn(&mut World, usize) -> Checked;
+
 impl World {
     /// The next fault.
     pub(crate) fn fault(&mut self) -> Checked {
         let weights = self.plan.faults.clone();
-        let table: [(u64, fn(&mut World, usize) -> Checked); 11] = [
+        let table: [(u64, Fault); 11] = [
             (weights.kill, World::kill),
             (weights.power_cut, World::power_cut),
             (weights.blackout, World::blackout),
@@ -94,7 +97,7 @@ impl World {
             return Ok(());
         }
         // Rot is found when the folder is opened, so the process goes down first.
-        self.stop(at, self.nodes[at].life % 2 == 0)?;
+        self.stop(at, self.nodes[at].life.is_multiple_of(2))?;
         if self.nodes[at].disk.rot(&mut self.dice) {
             self.damages += 1;
             self.counters.rots += 1;

@@ -171,7 +171,8 @@ fn draw_config(dice: &mut Dice) -> Config {
         chunk_bytes_max: dice.pick(&[32, 100, 300, 4_096]),
         chunk_inflight_max: dice.size(1, 4),
         readers_max: dice.pick(&[2, 16, 1_000]),
-        ..Config::default()
+        #[cfg(feature = "seeded-bugs")]
+        bug: None,
     }
 }
 
