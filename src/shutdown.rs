@@ -32,6 +32,15 @@ impl Shutdown {
         tokio::spawn(self.tasks.track_future(task))
     }
 
+    /// Starts a task that is dropped, wherever it waits, when the signal is given: for loops that leave
+    /// nothing half done at their `await`s.
+    pub fn spawn_while_running(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let token = self.token.clone();
+        drop(self.spawn(async move {
+            let _stopped = token.run_until_cancelled_owned(task).await;
+        }));
+    }
+
     /// Tells every task to finish. Doing it twice changes nothing.
     pub fn begin(&self) {
         self.token.cancel();
@@ -89,6 +98,14 @@ mod tests {
         drop(stubborn.spawn(std::future::pending::<()>()));
         stubborn.begin();
         assert!(!stubborn.drained(Duration::from_secs(1)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_is_dropped_when_the_signal_is_given() {
+        let shutdown = Shutdown::new();
+        shutdown.spawn_while_running(std::future::pending());
+        shutdown.begin();
+        assert!(shutdown.drained(Duration::from_secs(1)).await);
     }
 
     #[tokio::test]

@@ -6,11 +6,11 @@
 use std::borrow::Cow;
 
 /// Parameters of one request; a request with more is refused.
-pub const PARAMETERS_MAX: usize = 1_000;
+pub(super) const PARAMETERS_MAX: usize = 1_000;
 
 /// Why a form cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
+pub(super) enum Broken {
     /// A `%` without two hexadecimal digits behind it.
     #[error("a % in the parameters is not followed by two hexadecimal digits")]
     Escape,
@@ -24,7 +24,7 @@ pub enum Broken {
 
 /// The parameters of a request.
 #[derive(Debug, Default)]
-pub struct Params<'a> {
+pub(super) struct Params<'a> {
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
@@ -34,7 +34,7 @@ impl<'a> Params<'a> {
     /// # Errors
     /// See [`Broken`]. A broken parameter makes the whole request unreadable: guessing would publish
     /// something nobody wrote.
-    pub fn parse(query: &'a [u8], body: &'a [u8]) -> Result<Params<'a>, Broken> {
+    pub(super) fn parse(query: &'a [u8], body: &'a [u8]) -> Result<Params<'a>, Broken> {
         let mut params = Params {
             pairs: Vec::with_capacity(8),
         };
@@ -50,7 +50,7 @@ impl<'a> Params<'a> {
     }
 
     /// The first value of `name`, which may be empty.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.pairs
             .iter()
             .find(|(key, _)| key == name)
@@ -58,12 +58,12 @@ impl<'a> Params<'a> {
     }
 
     /// The first value of any of these names (aliases), in the order of the names.
-    pub fn any(&self, names: &[&str]) -> Option<&str> {
+    pub(super) fn any(&self, names: &[&str]) -> Option<&str> {
         names.iter().find_map(|name| self.get(name))
     }
 
     /// Takes the first value of `name` out, without copying what was decoded.
-    pub fn take(&mut self, name: &str) -> Option<Cow<'a, str>> {
+    pub(super) fn take(&mut self, name: &str) -> Option<Cow<'a, str>> {
         let (_, value) = self.pairs.iter_mut().find(|(key, _)| key == name)?;
         Some(std::mem::take(value))
     }
@@ -77,7 +77,7 @@ fn decode_pair(pair: &[u8]) -> Result<(Cow<'_, str>, Cow<'_, str>), Broken> {
 }
 
 /// `+` to space, `%xx` to the byte, the whole to text.
-pub fn decode(text: &[u8]) -> Result<Cow<'_, str>, Broken> {
+pub(super) fn decode(text: &[u8]) -> Result<Cow<'_, str>, Broken> {
     let Some(first) = text.iter().position(|byte| matches!(byte, b'%' | b'+')) else {
         return std::str::from_utf8(text)
             .map(Cow::Borrowed)

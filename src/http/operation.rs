@@ -44,6 +44,32 @@ pub(super) fn config_health(services: &Arc<Services>, _request: &Request) -> Res
     }))
 }
 
+/// `/actuator/health`: for probes that were made for Spring.
+pub(super) fn actuator_health(services: &Arc<Services>, _request: &Request) -> Result<Answer> {
+    let (status, word) = match services.health() {
+        Ok(()) => (StatusCode::OK, "UP"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "DOWN"),
+    };
+    Ok(Answer::Ready(reply::json_with(
+        status,
+        JSON,
+        &serde_json::json!({ "status": word }),
+    )))
+}
+
+/// `/`: somebody looks with a browser.
+pub(super) fn index(_services: &Arc<Services>, _request: &Request) -> Result<Answer> {
+    const HTML: HeaderValue = HeaderValue::from_static("text/html;charset=UTF-8");
+    const PAGE: &str = "<!doctype html><title>rnacos</title><p>rnacos is running. There is no web console yet; \
+        see <a href=\"/health\">/health</a>, <a href=\"/metrics\">/metrics</a> and \
+        <a href=\"/nacos/v1/raft/metrics\">/nacos/v1/raft/metrics</a>.";
+    let mut page = reply::reply(StatusCode::OK, Some(HTML), PAGE);
+    let policy = HeaderValue::from_static("default-src 'self'");
+    page.headers_mut()
+        .insert(http::header::CONTENT_SECURITY_POLICY, policy);
+    Ok(Answer::Ready(page))
+}
+
 /// `/v1/console/server/state`.
 pub(super) fn server_state(services: &Arc<Services>, _request: &Request) -> Result<Answer> {
     Ok(Answer::Ready(reply::json(JSON, &services.server_state())))

@@ -7,20 +7,20 @@ use http_body_util::Full;
 use serde::Serialize;
 
 /// An answer on its way to the connection.
-pub type Reply = Response<Full<Bytes>>;
+pub(super) type Reply = Response<Full<Bytes>>;
 
 /// Content type of text answers.
-pub const TEXT: HeaderValue = HeaderValue::from_static("text/plain;charset=UTF-8");
+pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain;charset=UTF-8");
 /// Content type of JSON under `/v1/cs`, as recorded.
-pub const JSON_UTF8: HeaderValue = HeaderValue::from_static("application/json;charset=UTF-8");
+pub(super) const JSON_UTF8: HeaderValue = HeaderValue::from_static("application/json;charset=UTF-8");
 /// Content type of JSON elsewhere.
-pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const X_CONTENT_TYPE_OPTIONS: HeaderName = HeaderName::from_static("x-content-type-options");
 
 /// An answer with a body and its type.
-pub fn reply(status: StatusCode, content_type: Option<HeaderValue>, body: impl Into<Bytes>) -> Reply {
+pub(super) fn reply(status: StatusCode, content_type: Option<HeaderValue>, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
     if let Some(content_type) = content_type {
@@ -34,17 +34,17 @@ pub fn reply(status: StatusCode, content_type: Option<HeaderValue>, body: impl I
 }
 
 /// 200 with text.
-pub fn text(body: impl Into<Bytes>) -> Reply {
+pub(super) fn text(body: impl Into<Bytes>) -> Reply {
     reply(StatusCode::OK, Some(TEXT), body)
 }
 
 /// 200 with a JSON value.
-pub fn json(content_type: HeaderValue, value: &impl Serialize) -> Reply {
+pub(super) fn json(content_type: HeaderValue, value: &impl Serialize) -> Reply {
     json_with(StatusCode::OK, content_type, value)
 }
 
 /// A status with a JSON value.
-pub fn json_with(status: StatusCode, content_type: HeaderValue, value: &impl Serialize) -> Reply {
+pub(super) fn json_with(status: StatusCode, content_type: HeaderValue, value: &impl Serialize) -> Reply {
     match serde_json::to_vec(value) {
         Ok(body) => reply(status, Some(content_type), body),
         // Our own types do not fail to serialize; if one does, it is told and not hidden.
@@ -53,14 +53,14 @@ pub fn json_with(status: StatusCode, content_type: HeaderValue, value: &impl Ser
 }
 
 /// 200 with a prepared set of headers.
-pub fn with_headers(headers: HeaderMap, body: Bytes) -> Reply {
+pub(super) fn with_headers(headers: HeaderMap, body: Bytes) -> Reply {
     let mut reply = Response::new(Full::new(body));
     *reply.headers_mut() = headers;
     reply
 }
 
 /// The answer to HEAD: the headers of GET, with the length its body would have, and no body.
-pub fn without_body(reply: Reply) -> Reply {
+pub(super) fn without_body(reply: Reply) -> Reply {
     use hyper::body::Body;
     let (mut head, body) = reply.into_parts();
     if let Some(length) = body.size_hint().exact() {
@@ -71,7 +71,7 @@ pub fn without_body(reply: Reply) -> Reply {
 
 /// `{"code":200,"message":...,"data":...}` of Nacos 1 and of some of Nacos 2.
 #[derive(Debug, Serialize)]
-pub struct RestResult<T> {
+pub(super) struct RestResult<T> {
     /// 200 is success.
     pub code: i32,
     /// Often null.
@@ -82,7 +82,7 @@ pub struct RestResult<T> {
 
 impl<T> RestResult<T> {
     /// Success without a message.
-    pub fn ok(data: T) -> RestResult<T> {
+    pub(super) fn ok(data: T) -> RestResult<T> {
         RestResult {
             code: 200,
             message: None,
@@ -93,7 +93,7 @@ impl<T> RestResult<T> {
 
 /// `{"code":0,"message":"success","data":...}` of Nacos 2 and 3.
 #[derive(Debug, Serialize)]
-pub struct ResultV2<T> {
+pub(super) struct ResultV2<T> {
     /// 0 is success; see `api_code`.
     pub code: i32,
     /// Short text of the code.
@@ -104,7 +104,7 @@ pub struct ResultV2<T> {
 
 impl<T> ResultV2<T> {
     /// Success.
-    pub fn ok(data: T) -> ResultV2<T> {
+    pub(super) fn ok(data: T) -> ResultV2<T> {
         ResultV2 {
             code: 0,
             message: "success",
@@ -114,7 +114,7 @@ impl<T> ResultV2<T> {
 }
 
 /// The answer to a path nobody serves, as Spring writes it.
-pub fn not_found(path: &str) -> Reply {
+pub(super) fn not_found(path: &str) -> Reply {
     #[derive(Serialize)]
     struct NotFound<'a> {
         timestamp: String,

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 /// A request whose body has been read.
 #[derive(Debug)]
-pub struct Request {
+pub(super) struct Request {
     /// Its method.
     pub method: Method,
     /// Its target; of an over-long request line only what stands before the `?`.
@@ -31,7 +31,7 @@ impl Request {
     ///
     /// # Errors
     /// They cannot be read.
-    pub fn params(&self) -> Result<Params<'_>> {
+    pub(super) fn params(&self) -> Result<Params<'_>> {
         let query = match &self.long_query {
             Some(query) => query.as_ref(),
             None => self.uri.query().unwrap_or_default().as_bytes(),
@@ -53,14 +53,14 @@ impl Request {
     }
 
     /// The value of a header, if it is text.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
     /// The client's address as Nacos takes it: first of `X-Forwarded-For`, else `X-Real-IP`, else the
     /// other end of the connection. Decides which beta variant is served and what history shows; it is
     /// the client's own word, so it is never a reason to trust.
-    pub fn client_ip(&self) -> String {
+    pub(super) fn client_ip(&self) -> String {
         let forwarded = self
             .header("x-forwarded-for")
             .and_then(|list| list.split(',').next());

@@ -243,6 +243,9 @@ impl<S> Wire<S> {
             line.end = end.map(|end| end + line.searched + 1);
         }
         if let Some(end) = line.end {
+            if end > LONG_LINE_BYTES_MAX {
+                return self.refuse(LongQuery::TooLong);
+            }
             // Of a line that will be rewritten the whole head is gathered, so that its length is known.
             let headers = line.bytes.get(end.saturating_sub(2)..).unwrap_or_default();
             let complete = head_length(headers) > 0 || headers.len() > READ_BUFFER_BYTES_MAX;

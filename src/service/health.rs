@@ -65,7 +65,7 @@ impl Services {
     /// The numbers of raft in the form r-nacos has them.
     pub fn raft_metrics(&self) -> RaftMetrics {
         let status = self.consensus.status();
-        let raft = &status.raft;
+        let (raft, applied) = (&status.raft, self.consensus.applied());
         let ids =
             |set: &std::collections::BTreeSet<raft::NodeId>| set.iter().map(|id| id.0).collect::<Vec<_>>();
         let configuration = &raft.configuration;
@@ -85,8 +85,9 @@ impl Services {
                 RoleKind::Learner => "NonVoter",
             },
             current_term: raft.term.0,
-            last_log_index: raft.last.0,
-            last_applied: self.consensus.applied().0,
+            // The status is up to a tick old; what is applied was in the log.
+            last_log_index: raft.last.max(applied).0,
+            last_applied: applied.0,
             current_leader: raft.leader.map(|id| id.0),
             membership_config: MembershipConfig {
                 members,

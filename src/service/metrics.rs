@@ -1,6 +1,6 @@
 //! The page of metrics: cursors and queues are read from their owners when somebody asks.
 
-use raft::{RoleKind, Space};
+use raft::{Index, RoleKind, Space};
 
 use super::Services;
 use crate::clock;
@@ -19,7 +19,7 @@ impl Services {
         page.number(&names::UPTIME, &[], uptime.as_secs_f64());
         self.metrics.http.render(&mut page);
         let status = self.consensus.status();
-        raft(&mut page, &status, self.consensus.applied().0);
+        raft(&mut page, &status, self.consensus.applied());
         let (operations, bytes) = self.consensus.load();
         page.count(&names::PENDING_OPERATIONS, &[], operations as u64);
         page.count(&names::PENDING_BYTES, &[], bytes as u64);
@@ -69,7 +69,8 @@ fn buckets(counts: &[(Option<u64>, u64)], sum: u64, unit: f64) -> Buckets {
     }
 }
 
-fn raft(page: &mut Page, status: &NodeStatus, applied: u64) {
+/// The status is up to a tick old, `applied` is not: what is applied is committed and durable.
+fn raft(page: &mut Page, status: &NodeStatus, applied: Index) {
     let raft = &status.raft;
     page.count(&names::RAFT_TERM, &[], raft.term.0);
     let roles = [
@@ -83,10 +84,10 @@ fn raft(page: &mut Page, status: &NodeStatus, applied: u64) {
         page.count(&names::RAFT_ROLE, &[("role", name)], u64::from(raft.role == role));
     }
     page.count(&names::RAFT_LEADER, &[], raft.leader.map_or(0, |id| id.0));
-    page.count(&names::RAFT_LAST, &[], raft.last.0);
-    page.count(&names::RAFT_DURABLE, &[], raft.durable.0);
-    page.count(&names::RAFT_COMMITTED, &[], raft.committed.0);
-    page.count(&names::RAFT_APPLIED, &[], applied);
+    page.count(&names::RAFT_LAST, &[], raft.last.max(applied).0);
+    page.count(&names::RAFT_DURABLE, &[], raft.durable.max(applied).0);
+    page.count(&names::RAFT_COMMITTED, &[], raft.committed.max(applied).0);
+    page.count(&names::RAFT_APPLIED, &[], applied.0);
     page.count(&names::RAFT_BASE, &[], raft.base.0);
     page.count(&names::RAFT_UNCOMMITTED, &[], raft.uncommitted_bytes as u64);
     let members = raft.configuration.members.len();

@@ -1,3 +1,5 @@
+//! Settings from scripted sources.
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;

@@ -13,33 +13,33 @@ use tokio::net::TcpStream;
 
 /// A case as `cases_base.json` has it.
 #[derive(Clone, Debug)]
-pub struct Case(pub Value);
+pub(crate) struct Case(pub Value);
 
 impl Case {
     /// Its name, which is also the key of the recorded answer.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.0["name"].as_str().unwrap_or_default()
     }
 
     /// Its group.
-    pub fn group(&self) -> &str {
+    pub(crate) fn group(&self) -> &str {
         self.0["group"].as_str().unwrap_or_default()
     }
 
     /// Sent, not compared.
-    pub fn is_setup(&self) -> bool {
+    pub(crate) fn is_setup(&self) -> bool {
         self.0["setup"].as_bool() == Some(true)
     }
 
     /// What the Java server does here is an accident.
-    pub fn is_quirk(&self) -> bool {
+    pub(crate) fn is_quirk(&self) -> bool {
         self.0["quirk"].is_string()
     }
 }
 
 /// Variables of one pass: a fresh name for everything, and values saved from answers.
 #[derive(Debug)]
-pub struct Pass {
+pub(crate) struct Pass {
     /// The server.
     pub address: SocketAddr,
     /// Stands in every name.
@@ -49,7 +49,7 @@ pub struct Pass {
 
 /// An answer with the pass' own name masked.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Status.
     pub status: u16,
     /// Media type without parameters.
@@ -65,7 +65,7 @@ pub struct Answer {
 
 /// A body by kind.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Body {
+pub(crate) enum Body {
     /// Nothing.
     Empty,
     /// JSON, by content type or by its looks.
@@ -76,7 +76,7 @@ pub enum Body {
 
 impl Body {
     /// As the recording names it.
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Body::Empty => "empty",
             Body::Json(_) => "json",
@@ -87,7 +87,7 @@ impl Body {
 
 impl Pass {
     /// A pass against a server.
-    pub fn new(address: SocketAddr, run: &str) -> Pass {
+    pub(crate) fn new(address: SocketAddr, run: &str) -> Pass {
         let saved = HashMap::from([("RUN".to_owned(), run.to_owned())]);
         Pass {
             address,
@@ -98,7 +98,7 @@ impl Pass {
 
     /// Sends a case, with its `background` request beside it; a read is repeated until `good` or until
     /// its time to settle is over (the Java server is asynchronous; ours must be good at once).
-    pub async fn send(&mut self, case: &Case, good: impl Fn(&Answer) -> bool) -> Answer {
+    pub(crate) async fn send(&mut self, case: &Case, good: impl Fn(&Answer) -> bool) -> Answer {
         let has_wish = ["expect", "has", "lacks"]
             .iter()
             .any(|wish| !case.0[*wish].is_null());

@@ -288,10 +288,15 @@ fn search(services: &Arc<Services>, params: &Params<'_>, mode: &str) -> Result<A
             .collect(),
         content: Pattern::contains(params.get("config_detail").unwrap_or_default()),
     };
+    // Recorded: four statements in the Java server, which select different columns.
+    let (accurate, by_tags) = (mode == "accurate", !query.tags.is_empty());
+    let columns = Columns {
+        key: !accurate && !by_tags,
+        kind: !(accurate && by_tags),
+    };
     Ok(Answer::blocking(services, move |services| {
         let found = services.search(&query, page);
-        // As the Java server: a search by tags leaves the type out, one by name alone has it.
-        let body = PageJson::from(found.map(|entry| ItemJson::of(&entry)));
+        let body = PageJson::from(found.map(|entry| ItemJson::of(&entry, columns)));
         Ok(reply::json(JSON_UTF8, &body))
     }))
 }
@@ -316,6 +321,14 @@ pub(in super::super) fn catalog(services: &Arc<Services>, request: &Request) -> 
     }))
 }
 
+/// Which of the columns that vary a list shows.
+#[derive(Clone, Copy, Debug)]
+struct Columns {
+    /// An empty encrypted data key is an empty text, else null; one that is there is always shown.
+    key: bool,
+    kind: bool,
+}
+
 /// A line of a list (`ConfigInfo`).
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -325,14 +338,15 @@ pub(super) struct ItemJson {
     group: String,
     content: Option<String>,
     md5: Option<&'static str>,
-    encrypted_data_key: String,
+    encrypted_data_key: Option<String>,
     tenant: String,
     app_name: String,
-    r#type: &'static str,
+    r#type: Option<&'static str>,
 }
 
 impl ItemJson {
-    fn of(entry: &Arc<Entry>) -> ItemJson {
+    fn of(entry: &Entry, columns: Columns) -> ItemJson {
+        let key = entry.encrypted_data_key();
         ItemJson {
             id: entry.id.0.to_string(),
             data_id: entry.key.data_id().to_owned(),
@@ -340,10 +354,10 @@ impl ItemJson {
             content: Some(String::from_utf8_lossy(&entry.content).into_owned()),
             // Recorded: null in lists.
             md5: None,
-            encrypted_data_key: entry.encrypted_data_key().to_owned(),
+            encrypted_data_key: (columns.key || !key.is_empty()).then(|| key.to_owned()),
             tenant: entry.key.namespace().to_owned(),
             app_name: entry.app_name().to_owned(),
-            r#type: entry.kind.as_str(),
+            r#type: columns.kind.then_some(entry.kind.as_str()),
         }
     }
 }

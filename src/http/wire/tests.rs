@@ -1,3 +1,5 @@
+//! The connection reader against a scripted client.
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
