@@ -1,7 +1,7 @@
 //! The HTTP door: adapters of the Nacos API over hyper.
 //!
-//! A request's way: [`listener`] takes the connection, [`wire`] its bytes, [`connection`] makes a
-//! [`request::Request`] of them, [`router`] finds the row in [`routes`], the row's handler parses, calls
+//! A request's way: `listener` takes the connection, `wire` its bytes, `connection` makes a
+//! `Request` of them, `router` finds the row in [`routes`], the row's handler parses, calls
 //! the service layer and renders. Handlers hold no business rules.
 
 mod connection;

@@ -1,4 +1,4 @@
-//! What the server tells of itself in numbers: [`names`] lists every family, [`render`] writes the text
+//! What the server tells of itself in numbers: [`names`] lists every family, [`Page`] writes the text
 //! form, [`Histogram`] and [`Http`] are the counters of the hot paths.
 //!
 //! Cursors and queues are not copied into metrics when they change; they are read from their owners when
