@@ -106,6 +106,8 @@ pub(crate) struct Mark {
     pub(crate) hard_state: HardState,
     /// Last entry known to be synced; at most the durable log.
     pub(crate) synced: EntryId,
+    /// The log is about to be restarted after this snapshot, whose file is complete.
+    pub(crate) resetting: Option<EntryId>,
     pub(crate) boot: Boot,
     pub(crate) suspicion: Option<Boot>,
 }
@@ -234,6 +236,7 @@ impl Disk {
         for persist in self.queue.iter().take(count) {
             if let Some(meta) = &persist.reset_to {
                 self.mark.synced = meta.last;
+                self.mark.resetting = Some(meta.last);
             }
             if let Some(from) = persist
                 .truncate_from
@@ -360,6 +363,7 @@ impl Disk {
 
     fn write_mark(&mut self, count: usize, raise: bool) {
         self.mark.hard_state = self.hard_state;
+        self.mark.resetting = None;
         if raise {
             self.mark.synced = self.log.last().id;
         }
@@ -589,6 +593,7 @@ impl Disk {
         assert!(self.flight.is_none() && self.queue.is_empty(), "opened twice");
         self.mark.boot = Boot(self.mark.boot.0 + 1);
         self.merge_votes();
+        self.finish_reset();
         self.install_if_behind();
         let newly_suspect = self.judge();
         self.restart_log_at_state();
@@ -632,6 +637,41 @@ impl Disk {
         self.hard_state.commit = self.hard_state.commit.min(last.index);
     }
 
+    /// A crash between the mark that announces a reset and the reset itself: it is done now. Only then may a
+    /// snapshot stand in for what the mark names. One that merely happens to cover it (of the node's own
+    /// making) does not: a log that has lost what the mark names may have lost all that was promised since.
+    fn finish_reset(&mut self) {
+        let Some(announced) = self
+            .mark
+            .resetting
+            .take()
+            .filter(|announced| !self.holds(*announced))
+        else {
+            return;
+        };
+        let Some(meta) = self.snapshot.as_ref().map(|file| file.meta.clone()) else {
+            return;
+        };
+        if meta.last != announced {
+            return;
+        }
+        self.log = Log {
+            base: LogBase {
+                id: meta.last,
+                checksum: meta.checksum,
+            },
+            entries: VecDeque::new(),
+        };
+        self.base_configuration = Arc::new(meta.configuration.clone());
+        if self.machine.applied.id.index < meta.last.index {
+            assert!(self.install(&meta));
+        }
+    }
+
+    fn holds(&self, id: EntryId) -> bool {
+        self.log.at(id.index).is_some_and(|at| at.id == id)
+    }
+
     /// A crash between the reset of the log and the install: the snapshot is loaded now.
     fn install_if_behind(&mut self) {
         if self.machine.applied.id.index >= self.log.base.id.index {
@@ -649,12 +689,7 @@ impl Disk {
     /// Rule 5. True when the node became suspect just now.
     fn judge(&mut self) -> bool {
         let mark = self.mark.synced;
-        let covered = self
-            .snapshot
-            .as_ref()
-            .is_some_and(|file| mark.index <= file.meta.last.index);
-        let below_base = mark.index < self.log.base.id.index;
-        let held = covered || below_base || self.log.at(mark.index).is_some_and(|at| at.id == mark);
+        let held = mark.index < self.log.base.id.index || self.holds(mark);
         let lost = self.scanned_damage || !held || self.state_is_off_the_log();
         self.scanned_damage = false;
         if self.bug == Some(SimBug::SuspicionEndsAtMark) && !lost {
