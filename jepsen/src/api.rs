@@ -1,8 +1,9 @@
 //! A client that says of every request: done, certainly not done, or unknown.
 //!
-//! The classification is the checker's foundation, so it errs towards *unknown*: a request counts as not
-//! done only if it was never sent, or if the answer is a 4xx, which is given before anything is proposed.
-//! A time limit, a broken connection and every 5xx may all hide a write that happened.
+//! The classification is the checker's foundation, and it takes the server at its word: a request counts
+//! as not done if it was never sent, or if the answer is a 4xx or a 503, which promise that nothing was
+//! written. A refused write that is found later is therefore a broken promise. A time limit, a broken
+//! connection and every other 5xx may all hide a write that happened.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -209,12 +210,12 @@ impl Client {
     }
 }
 
-/// A write's answer: 200 `true` is done, 4xx certainly not, everything else unknown.
+/// A write's answer: 200 `true` is done, 4xx and 503 certainly not, everything else unknown.
 fn acknowledged(outcome: Outcome<Reply>) -> Outcome<()> {
     match outcome {
         Outcome::Done(Reply { status: 200, body }) if body.trim() == "true" => Outcome::Done(()),
         Outcome::Done(Reply {
-            status: 400..=499,
+            status: 400..=499 | 503,
             body,
         }) => Outcome::Refused(body),
         Outcome::Done(Reply { status, body }) => Outcome::Unknown(format!("{status} {body}")),
@@ -257,16 +258,20 @@ mod tests {
     }
 
     #[test]
-    fn only_true_is_an_acknowledgement_and_only_4xx_is_definite() {
+    fn only_true_is_an_acknowledgement_and_only_4xx_and_503_are_definite() {
         assert_eq!(acknowledged(reply(200, "true")), Outcome::Done(()));
         assert!(matches!(acknowledged(reply(200, "<html>")), Outcome::Unknown(_)));
         assert!(matches!(
             acknowledged(reply(400, "content is blank")),
             Outcome::Refused(_)
         ));
-        assert!(matches!(acknowledged(reply(500, "false")), Outcome::Unknown(_)));
         assert!(matches!(
             acknowledged(reply(503, "no leader")),
+            Outcome::Refused(_)
+        ));
+        assert!(matches!(acknowledged(reply(500, "false")), Outcome::Unknown(_)));
+        assert!(matches!(
+            acknowledged(reply(504, "it may have happened")),
             Outcome::Unknown(_)
         ));
     }

@@ -221,7 +221,7 @@ async fn folder_of_another_node(ground: &Ground<'_>) -> anyhow::Result<Shown> {
     let mut first = ground.node("first", 1)?;
     first.start()?;
     first.wait_until_it_writes(START_PATIENCE).await?;
-    first.terminate(Duration::from_secs(20))?;
+    first.terminate(Duration::from_secs(20)).await?;
     let mut second = ground.node("second", 2)?;
     second.spec.data = first.spec.data.clone();
     let shown = refuses(

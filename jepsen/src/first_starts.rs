@@ -8,6 +8,7 @@ use std::time::Duration;
 use loadtest::ports;
 use loadtest::process::Scratch;
 use loadtest::procfs;
+use tokio::time::Instant;
 
 use crate::api::{Client, Outcome};
 use crate::cluster::START_PATIENCE;
@@ -32,7 +33,7 @@ pub async fn run(
 ) -> anyhow::Result<Report> {
     let mut report = Report::new("first-starts");
     let _load = Load::start(load, scratch.path())?;
-    let mut first_writes = Durations::default();
+    let (mut first_writes, mut ends) = (Durations::default(), Durations::default());
     let mut lowest_load = f64::INFINITY;
     let mut right = 0;
     for round in 1..=count {
@@ -49,8 +50,9 @@ pub async fn run(
         )?;
         let mut node = Node::new(spec);
         match one_start(&mut node).await {
-            Ok(taken) => {
-                first_writes.add(taken);
+            Ok((first_write, end)) => {
+                first_writes.add(first_write);
+                ends.add(end);
                 right += 1;
             }
             Err(error) => report.violate(format!("start {round}: {error:#}")),
@@ -64,12 +66,14 @@ pub async fn run(
     }
     report.figure("serve what they acknowledged", format!("{right} of {count}"));
     report.figure("from start to first acknowledged write", &first_writes);
+    report.figure("from SIGTERM to the end", &ends);
     report.figure("lowest load average at a start", format!("{lowest_load:.1}"));
     report.demand(right > 0, || "no start succeeded".to_owned());
     Ok(report)
 }
 
-async fn one_start(node: &mut Node) -> anyhow::Result<Duration> {
+/// Time to the first acknowledged write of the first start, and from SIGTERM to the end.
+async fn one_start(node: &mut Node) -> anyhow::Result<(Duration, Duration)> {
     node.start()?;
     let taken = node.wait_until_it_writes(START_PATIENCE).await?;
     let mut client = node.client(PATIENCE);
@@ -82,12 +86,14 @@ async fn one_start(node: &mut Node) -> anyhow::Result<Duration> {
     node.start()?;
     node.wait_until_it_writes(START_PATIENCE).await?;
     read_back(&mut node.client(PATIENCE), "after kill -9").await?;
-    let ended = node.terminate(Duration::from_secs(30))?;
+    let asked = Instant::now();
+    let ended = node.terminate(Duration::from_secs(30)).await?;
+    let end = asked.elapsed();
     anyhow::ensure!(ended.is_some(), "did not end within 30 s of SIGTERM");
     node.start()?;
     node.wait_until_it_writes(START_PATIENCE).await?;
     read_back(&mut node.client(PATIENCE), "after SIGTERM").await?;
-    Ok(taken)
+    Ok((taken, end))
 }
 
 fn content(number: usize) -> String {

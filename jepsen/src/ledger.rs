@@ -14,8 +14,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::api::{Client, Outcome};
 use crate::verdict::Report;
 
-/// Patience of a ledger writer.
-const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+/// Patience of a writer that goes round the nodes: short, since one of them may be paused.
+const WRITER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Patience of a write sent to measure a failover.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Patience of one read of the check.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
@@ -93,7 +96,7 @@ impl Ledger {
 
     /// Waits until every write that was begun has been noted; at most a little longer than a writer's patience.
     pub async fn settle(&self) {
-        let deadline = Instant::now() + WRITE_PATIENCE + Duration::from_secs(1);
+        let deadline = Instant::now() + PROBE_PATIENCE + Duration::from_secs(1);
         let begun = self.next.load(Ordering::Relaxed);
         while (self.copy().len() as u64) < begun && Instant::now() < deadline {
             sleep(Duration::from_millis(20)).await;
@@ -202,7 +205,7 @@ impl Writers {
                 tokio::spawn(async move {
                     let mut clients: Vec<Client> = addresses
                         .iter()
-                        .map(|address| Client::new(*address, WRITE_PATIENCE))
+                        .map(|address| Client::new(*address, WRITER_PATIENCE))
                         .collect();
                     let mut due = Instant::now();
                     let mut node = first;
@@ -248,7 +251,7 @@ pub async fn first_acknowledged(
         let (node, address) = nodes[turn % nodes.len()];
         let (ledger, answered) = (Arc::clone(ledger), answered.clone());
         tokio::spawn(async move {
-            let mut client = Client::new(address, WRITE_PATIENCE);
+            let mut client = Client::new(address, PROBE_PATIENCE);
             if ledger.write(&mut client, node).await == Said::Done {
                 // Only the first answer is received; the others may find nobody.
                 let _ = answered.try_send(Instant::now());

@@ -15,6 +15,7 @@ pub mod api;
 pub mod chaos;
 pub mod cluster;
 pub mod disk;
+pub mod disk_probe;
 pub mod errors;
 pub mod first_starts;
 pub mod kill_all;

@@ -164,6 +164,16 @@ impl Node {
         self.child.as_ref().map(Child::pid)
     }
 
+    /// kill -9, returning at once. The process may linger for as long as the disk takes to finish a sync
+    /// it is in, but none of its threads runs any more.
+    pub fn kill_now(&mut self) -> anyhow::Result<()> {
+        if let Some(child) = &mut self.child {
+            child.signal(Signal::KILL)?;
+        }
+        self.paused = false;
+        Ok(())
+    }
+
     /// kill -9, returning once the process is gone. A dead node stays dead.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.take() {
@@ -173,13 +183,36 @@ impl Node {
         Ok(())
     }
 
-    /// SIGTERM, and SIGKILL if it has not ended after `patience`. The exit status if it ended by itself.
-    pub fn terminate(&mut self, patience: Duration) -> anyhow::Result<Option<ExitStatus>> {
+    /// SIGTERM. The process may take its time to end; a dead node stays dead.
+    pub fn ask_to_end(&mut self) -> anyhow::Result<()> {
         self.resume()?;
-        let Some(mut child) = self.child.take() else {
-            return Ok(None);
-        };
-        Ok(child.terminate(patience)?)
+        if let Some(child) = &mut self.child {
+            child.signal(Signal::TERM)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the end that was asked for, and kills the process if it has not ended after `patience`.
+    /// How it ended by itself, if it did.
+    pub async fn wait_for_end(&mut self, patience: Duration) -> anyhow::Result<Option<ExitStatus>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.ended()? {
+                self.child = None;
+                return Ok(Some(status));
+            }
+            if self.child.is_none() || Instant::now() > deadline {
+                self.kill()?;
+                return Ok(None);
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// SIGTERM, then as [`Self::wait_for_end`].
+    pub async fn terminate(&mut self, patience: Duration) -> anyhow::Result<Option<ExitStatus>> {
+        self.ask_to_end()?;
+        self.wait_for_end(patience).await
     }
 
     /// SIGSTOP.

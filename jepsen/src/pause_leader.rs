@@ -20,6 +20,9 @@ use crate::verdict::{Report, tell};
 /// Writes queued on the sleeping leader, each on a connection of its own, opened before.
 const QUEUED: usize = 32;
 
+/// Clients that write to all nodes all the time.
+const WRITERS: usize = 16;
+
 /// Linearizable reads queued on it.
 const QUEUED_READS: usize = 8;
 
@@ -44,7 +47,7 @@ pub async fn run(server: &Path, scratch: &Scratch, rounds: usize, pause: Duratio
     let mut cluster = Cluster::on_loopback(server, 3, scratch.path()).await?;
     let addresses = cluster.addresses();
     let ledger = Arc::new(Ledger::default());
-    let writers = Writers::start(&ledger, &addresses, 4, 50.0);
+    let writers = Writers::start(&ledger, &addresses, WRITERS, 50.0);
     let mut tally = Tally::default();
     for round in 1..=rounds {
         if let Err(error) = one_round(&mut cluster, &ledger, round, pause, &mut tally, &mut report).await {

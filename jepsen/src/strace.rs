@@ -44,7 +44,8 @@ pub fn wrapper(calls: &str, arguments: usize, output: &Path) -> Vec<OsString> {
     words.push("signal=none".into());
     words.push("-o".into());
     words.push(output.into());
-    words.push("--".into());
+    // A killed strace leaves its tracee behind; this ties the server's life to strace's.
+    words.extend(["--", "setpriv", "--pdeathsig", "KILL", "--"].map(Into::into));
     words
 }
 

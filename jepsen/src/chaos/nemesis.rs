@@ -22,7 +22,7 @@ const LASTS_MS: (u64, u64) = (800, 5000);
 const LEAD_IN: Duration = Duration::from_secs(2);
 
 /// SIGTERM must end a node within this time, leadership handed over.
-const TERMINATES: Duration = Duration::from_secs(15);
+const TERMINATES: Duration = Duration::from_secs(20);
 
 /// Groups of faults a run may be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
@@ -74,6 +74,8 @@ const FAULTS: [(Fault, Group, &str); 11] = [
 #[derive(Debug)]
 enum Undo {
     Start(Vec<usize>),
+    /// This process of this node was asked to end: it must do so, and the node is started again.
+    StartAfterEnd(usize, Option<u32>),
     Resume(usize),
     Heal(Vec<(usize, usize)>),
 }
@@ -144,14 +146,15 @@ impl Nemesis {
             let wake = first_end.map_or(next, |until| until.min(next));
             sleep_until(wake.min(end)).await;
             let now = Instant::now();
-            self.take_back(cluster, network, history, |active| active.until <= now)?;
+            self.take_back(cluster, network, history, |active| active.until <= now)
+                .await?;
             if now >= next && now < end {
                 self.begin(cluster, network, history).await?;
                 next = Instant::now() + Duration::from_millis(self.dice.between(GAP_MS.0, GAP_MS.1));
             }
         }
         sleep_until(end).await;
-        self.take_back(cluster, network, history, |_| true)
+        self.take_back(cluster, network, history, |_| true).await
     }
 
     async fn begin(
@@ -176,14 +179,8 @@ impl Nemesis {
             Fault::KillOne => (follower, kill(cluster, &[follower])?),
             Fault::KillAll => (leader, kill(cluster, &(0..count).collect::<Vec<_>>())?),
             Fault::Terminate => {
-                let ended = cluster.nodes[leader].terminate(TERMINATES)?;
-                anyhow::ensure!(
-                    ended.is_some(),
-                    "node {} did not end within {} s of SIGTERM",
-                    leader + 1,
-                    TERMINATES.as_secs()
-                );
-                (leader, Undo::Start(vec![leader]))
+                cluster.nodes[leader].ask_to_end()?;
+                (leader, Undo::StartAfterEnd(leader, cluster.nodes[leader].pid()))
             }
             Fault::PauseLeader => (leader, pause(cluster, leader)?),
             Fault::PauseOne => (follower, pause(cluster, follower)?),
@@ -234,7 +231,7 @@ impl Nemesis {
         self.pass.pop()
     }
 
-    fn take_back(
+    async fn take_back(
         &mut self,
         cluster: &mut Cluster,
         network: &mut Network,
@@ -245,6 +242,22 @@ impl Nemesis {
         self.active = active;
         for Active { name, from, undo, .. } in over {
             match undo {
+                Undo::StartAfterEnd(place, pid) => {
+                    let node = &mut cluster.nodes[place];
+                    // Another fault may have killed it, and started it anew, meanwhile.
+                    if node.runs() && node.pid() == pid {
+                        let ended = node.wait_for_end(TERMINATES).await?;
+                        let (id, seconds) = (place + 1, TERMINATES.as_secs());
+                        anyhow::ensure!(
+                            ended.is_some(),
+                            "node {id} did not end within {seconds} s of SIGTERM"
+                        );
+                    }
+                    if !node.runs() {
+                        node.start()?;
+                    }
+                    tell_pids(cluster, network);
+                }
                 Undo::Start(places) => {
                     for place in places {
                         if !cluster.nodes[place].runs() {
@@ -268,6 +281,16 @@ impl Nemesis {
         }
         Ok(())
     }
+}
+
+fn tell_pids(cluster: &Cluster, network: &Network) {
+    network.know(
+        &cluster
+            .nodes
+            .iter()
+            .map(crate::node::Node::pid)
+            .collect::<Vec<_>>(),
+    );
 }
 
 fn both(one: usize, others: &[usize]) -> Vec<(usize, usize)> {
