@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use raft::{Change, EntryId, Index, NodeId, ProposalId, ReadId, Refusal};
+use raft::{Change, EntryId, Index, NodeId, ReadId, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::pending::Pending;
+use super::pending::{Pending, Ticket};
 use super::status::NodeStatus;
 use crate::model::OperationId;
 use crate::state::{Command, Outcome};
@@ -62,7 +62,7 @@ pub enum ReadError {
 /// What the loop is asked for.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Propose(ProposalId),
+    Propose(Ticket),
     Read {
         id: ReadId,
         answer: oneshot::Sender<Result<Index, Refusal>>,
@@ -110,14 +110,14 @@ impl Handle {
         self.wait_for_session(deadline).await?;
         let essential = command.frees_space();
         let session = self.shared.session;
-        let (id, outcome) = self.shared.pending.register(essential, |counter, watermark| {
+        let (ticket, outcome) = self.shared.pending.register(essential, |counter, watermark| {
             command.encode(OperationId { counter, ..session }, watermark)
         })?;
         let cancelled = Abandon {
             pending: &self.shared.pending,
-            id: Some(id),
+            ticket: Some(ticket),
         };
-        if self.shared.requests.try_send(Request::Propose(id)).is_err() {
+        if self.shared.requests.try_send(Request::Propose(ticket)).is_err() {
             return Err(ProposeError::Overloaded);
         }
         let Ok(answer) = tokio::time::timeout_at(deadline, outcome).await else {
@@ -277,26 +277,26 @@ enum ReadRound {
 /// Takes an operation out of the pending ones when its writer goes away.
 struct Abandon<'a> {
     pending: &'a Pending,
-    id: Option<ProposalId>,
+    ticket: Option<Ticket>,
 }
 
 impl Abandon<'_> {
     fn give_up(mut self) -> ProposeError {
-        match self.id.take() {
-            Some(id) if self.pending.abandon(id) => ProposeError::NoLeader,
+        match self.ticket.take() {
+            Some(ticket) if self.pending.abandon(ticket) => ProposeError::NoLeader,
             _ => ProposeError::Unknown,
         }
     }
 
     fn disarm(mut self) {
-        self.id = None;
+        self.ticket = None;
     }
 }
 
 impl Drop for Abandon<'_> {
     fn drop(&mut self) {
-        if let Some(id) = self.id.take() {
-            self.pending.abandon(id);
+        if let Some(ticket) = self.ticket.take() {
+            self.pending.abandon(ticket);
         }
     }
 }

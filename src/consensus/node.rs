@@ -24,7 +24,7 @@ use super::ports::Transport;
 use super::status::NodeStatus;
 use crate::model::OperationId;
 use crate::shutdown::Shutdown;
-use crate::state::{self, Command, State};
+use crate::state::{self, Command, Outcome, State};
 
 /// Length of a tick. The core counts heartbeats (5) and elections (25 to 50) in ticks.
 pub(super) const TICK: Duration = Duration::from_millis(20);
@@ -193,7 +193,7 @@ impl Node {
         let (event_sender, events) = mpsc::channel(EVENTS_MAX);
         let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
         let (applied_sender, applied) = watch::channel(applied_at_start);
-        let pending = Arc::new(Pending::default());
+        let pending = Arc::new(Pending::new(identity.boot));
         let log = start_log(writer, transport.clone(), event_sender.clone())?;
         let loader = Loader::start(reader, snapshots.clone(), event_sender.clone())?;
         let applier = Applier::start(Parts {
@@ -383,8 +383,8 @@ impl Node {
 
     fn on_request(&mut self, request: Request) {
         match request {
-            Request::Propose(id) => {
-                if let Some(ready) = self.pending.start(id, self.role.term, self.tick) {
+            Request::Propose(ticket) => {
+                if let Some(ready) = self.pending.start(ticket, self.role.term, self.tick) {
                     self.proposals.push(proposal(ready));
                 }
             }
@@ -606,13 +606,13 @@ async fn open_session(handle: Handle, open: watch::Sender<bool>, shutdown: Shutd
         let registered = handle.shared.pending.register(true, |counter, watermark| {
             Command::OpenSession.encode(OperationId { counter, ..session }, watermark)
         });
-        let Ok((id, outcome)) = registered else { return };
-        if handle.shared.requests.send(Request::Propose(id)).await.is_err() {
+        let Ok((ticket, outcome)) = registered else { return };
+        if handle.shared.requests.send(Request::Propose(ticket)).await.is_err() {
             return;
         }
         match outcome.await {
-            Ok(Ok(outcome)) => {
-                tracing::debug!(?outcome, boot = session.boot.0, "session opened");
+            Ok(Ok(Outcome::SessionOpened)) => {
+                tracing::debug!(boot = session.boot.0, "session opened");
                 open.send_replace(true);
                 // The sender lives as long as the node: a dropped one would read as "stopping".
                 shutdown.begun().await;
@@ -620,7 +620,8 @@ async fn open_session(handle: Handle, open: watch::Sender<bool>, shutdown: Shutd
             }
             // Refused for want of room or the like: definite, so ask again; the loop paces it.
             Ok(Err(ProposeError::Stopping | ProposeError::Failed(_))) | Err(_) => return,
-            Ok(Err(_passing)) => tokio::time::sleep(TICK * 5).await,
+            // The state refuses the session of a node it does not know as a member, yet.
+            Ok(Ok(_) | Err(_)) => tokio::time::sleep(TICK * 5).await,
         }
     }
 }

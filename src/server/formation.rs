@@ -25,6 +25,9 @@ const JOIN_WITHIN: Duration = Duration::from_secs(60);
 /// One attempt to join: connection, handshake, and the leader's commit of the change.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(15);
 
+/// Between two lines in the log about why a node has not joined yet.
+const WORD_EVERY: Duration = Duration::from_secs(5);
+
 /// Pause between two attempts.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(300);
 
@@ -186,6 +189,7 @@ async fn ask_to_join(join_address: &str, token: &ClusterToken, member: Member) -
     let credentials = Credentials::new(token.clone(), Kind::Joiner, identity);
     let deadline = clock::now() + JOIN_WITHIN;
     let mut address = join_address.to_owned();
+    let mut next_word = clock::now();
     loop {
         let obstacle = match attempt(&address, &credentials, &member).await {
             Attempt::Joined(cluster_id) => return Ok(cluster_id),
@@ -208,7 +212,15 @@ async fn ask_to_join(join_address: &str, token: &ClusterToken, member: Member) -
                 JOIN_WITHIN.as_secs()
             );
         }
-        tracing::warn!(address, obstacle, "not joined yet, asking again");
+        if clock::now() >= next_word {
+            next_word = clock::now() + WORD_EVERY;
+            tracing::warn!(
+                obstacle,
+                "not joined yet, asking on for up to {} s: check that a member runs at {address} and that \
+                 RNACOS_RAFT_JOIN_ADDR names its gRPC port (HTTP port + 1000)",
+                JOIN_WITHIN.as_secs()
+            );
+        }
         join_address.clone_into(&mut address);
         tokio::time::sleep(ATTEMPT_PAUSE).await;
     }

@@ -59,15 +59,17 @@ impl Peers {
         self.conflict.subscribe()
     }
 
-    /// `told` is a member of a cluster of its own that means this node id: if it is not ours, we are a
-    /// founder without a past beside a living cluster.
+    /// `told` is a member of some cluster and has dialled this node's address. Before this node belongs to
+    /// one, that cluster lists the address or the id, and founding another would split it. Afterwards only
+    /// the id counts: an address may have been another node's before.
     fn note_listing(&self, told: &PeerIdentity, target: &Target) {
         let local = self.local.get();
         let Some(theirs) = told.identity.cluster_id else {
             return;
         };
         let means_us = target.node_id == Some(local.node_id);
-        if told.kind == Kind::Member && means_us && local.cluster_id != Some(theirs) {
+        let listed = means_us || local.cluster_id.is_none();
+        if told.kind == Kind::Member && listed && local.cluster_id != Some(theirs) {
             self.conflict.send_replace(Some(Conflict {
                 cluster_id: theirs,
                 told_by: told.identity.node_id,
