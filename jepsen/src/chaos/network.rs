@@ -183,11 +183,20 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        if matches!(self.links, Links::Namespaces { .. }) {
-            // The next run of this process makes its own; the nodes' ends go with their holders.
+        if let Links::Namespaces { holders } = &self.links {
+            // The next run of this process makes its own. A namespace goes some time after its holder, so
+            // the links are taken down by name; that of a namespace already gone is no longer there.
+            for place in 0..holders.len() {
+                let _ = ip(&["link", "del", &link(place)]);
+            }
             let _ = ip(&["link", "del", "jepsen"]);
         }
     }
+}
+
+/// The bridge's end of a node's link.
+fn link(place: usize) -> String {
+    format!("node{}", place + 1)
 }
 
 /// Address of a node on the bridge.
@@ -210,11 +219,7 @@ fn namespaces(specs: &mut [Spec], directory: &Path) -> anyhow::Result<Vec<Child>
         };
         let holder = holder.start()?;
         wait_for_namespace(holder.pid())?;
-        let (link, pid, host) = (
-            format!("node{}", place + 1),
-            holder.pid().to_string(),
-            host(place),
-        );
+        let (link, pid, host) = (link(place), holder.pid().to_string(), host(place));
         ip(&[
             "link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &pid,
         ])?;
