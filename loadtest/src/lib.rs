@@ -8,6 +8,7 @@
 //! - [`process`]: child processes that die with their parent, whatever happens to it;
 //! - [`ports`]: free HTTP/gRPC port pairs; [`procfs`]: CPU, memory and written bytes of a process;
 //! - [`content`]: keys and contents that can be checked without being kept;
+//! - [`metrics`]: what a server tells of itself;
 //! - [`run`]: closed and open loops; [`figures`]: what they measured, as text and as JSON;
 //! - [`floor`]: the least a server can do, to compare with; [`compare`]: peers taking turns.
 
@@ -16,6 +17,7 @@ pub mod content;
 pub mod figures;
 pub mod floor;
 pub mod http;
+pub mod metrics;
 pub mod ports;
 pub mod process;
 pub mod procfs;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::content::{Contents, Dice};
 use crate::figures::{Errors, Figures, Latency, Spent, histogram, record};
 use crate::http::{Connection, ExchangeError, encode, push_pair, write_form, write_request};
+use crate::metrics::metric;
 use crate::procfs;
 
 /// Path of config publish and get on every Nacos-compatible server.
@@ -648,30 +649,6 @@ where
     pending.into_iter().filter_map(|(_, result)| result).collect()
 }
 
-/// The sum of a counter over all its label sets in the server's `/metrics`; `None` if it has none.
-pub async fn metric(address: SocketAddr, name: &str) -> Option<f64> {
-    let mut request = Vec::new();
-    write_request(&mut request, "GET", &address.to_string(), "/metrics");
-    let mut connection = timeout(PATIENCE, Connection::open(address)).await.ok()?.ok()?;
-    let answer = timeout(PATIENCE, connection.exchange(&request))
-        .await
-        .ok()?
-        .ok()?;
-    if answer.status != 200 {
-        return None;
-    }
-    metric_sum(&answer.text(), name)
-}
-
-/// The sum of a metric over all its label sets in a text of Prometheus' form.
-#[must_use]
-pub fn metric_sum(text: &str, name: &str) -> Option<f64> {
-    text.lines()
-        .filter_map(|line| line.strip_prefix(name)?.strip_prefix([' ', '{']).map(|_| line))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .reduce(|sum, one| sum + one)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -710,12 +687,5 @@ mod tests {
                 "{connections} connections, {keys} keys"
             );
         }
-    }
-
-    #[test]
-    fn counters_are_added_over_their_labels() {
-        let text = "# TYPE syncs counter\nsyncs{file=\"wal\"} 3\nsyncs{file=\"mark\"} 4\nsyncs_more 100\n";
-        assert_eq!(metric_sum(text, "syncs"), Some(7.0));
-        assert_eq!(metric_sum(text, "absent"), None);
     }
 }
