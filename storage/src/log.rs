@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
@@ -20,8 +21,15 @@ use crate::error::{ReadError, StorageError};
 use crate::hard_state::{BaseRecord, HardRecord};
 use crate::membership::Memberships;
 
-/// A memtable is flushed beyond this many bytes: short flushes, and journals that can go early.
+/// A memtable is flushed beyond this many bytes: short flushes, and journals that can go early. As fjall
+/// counts them: key, value, and about 70 bytes.
 const MEMTABLE_BYTES: u64 = 8 << 20;
+
+/// Memtables of one keyspace that may wait for their flush. At the bound the writer waits.
+const SEALED_MAX: usize = 2;
+
+/// How often it looks again.
+const SEALED_POLL: Duration = Duration::from_millis(1);
 
 /// Journals kept before fjall flushes whatever still pins the oldest one. fjall's least value.
 const JOURNAL_BYTES: u64 = 64 << 20;
@@ -105,6 +113,7 @@ impl Wal {
         if let Some(base) = change.base {
             batch.insert(&self.hard, BASE_KEY, base.encode());
         }
+        make_room(&self.db, &self.log, MEMTABLE_BYTES).map_err(|source| self.error(source))?;
         batch.commit().map_err(|source| self.error(source))
     }
 
@@ -223,6 +232,27 @@ pub(crate) fn open_database(folder: &Path, cache_bytes: u64) -> fjall::Result<Da
     // NOTE: fjall expects its own small files to be what it wrote, and panics where they are not. For
     // us a damaged file is an outcome, not a bug.
     std::panic::catch_unwind(open).unwrap_or(Err(fjall::Error::Unrecoverable))
+}
+
+/// Before a write: seals the memtable when it is full, and waits while too many sealed ones are not
+/// flushed yet. So a keyspace holds at most `SEALED_MAX + 1` memtables and one batch in memory.
+///
+/// fjall alone does not bound it: it asks its worker to seal a full memtable, and until that one has
+/// finished the compaction it is at, the memtable grows with every write (measured, 380,000 entries of
+/// 256 B per second: 1.3 GiB).
+///
+/// # Errors
+/// The database is poisoned: a worker that failed never flushes, and waiting would have no end.
+pub(crate) fn make_room(db: &Database, keyspace: &Keyspace, memtable_bytes: u64) -> fjall::Result<()> {
+    use fjall::AbstractTree;
+    if keyspace.tree.active_memtable().size() > memtable_bytes {
+        keyspace.rotate_memtable()?;
+    }
+    while keyspace.sealed_memtable_count() > SEALED_MAX {
+        db.persist(PersistMode::Buffer)?;
+        std::thread::sleep(SEALED_POLL);
+    }
+    Ok(())
 }
 
 fn key_index(key: &[u8]) -> u64 {
@@ -367,5 +397,61 @@ pub(crate) fn log_base(index: u64, term: u64, checksum: u32) -> LogBase {
             index: Index(index),
         },
         checksum: Checksum(checksum),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dir::Paths;
+    use fjall::AbstractTree;
+
+    /// The worker is held up in its first flush while 64 MiB are written: the writer must come to a
+    /// halt, and go on once the flush does.
+    #[test]
+    fn memtables_are_bounded_while_flushes_stand_still() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::take(&Paths {
+            root: dir.path().to_owned(),
+        });
+        let wal = Wal::open(&dir.path().join("wal"), &Arc::new(lock.unwrap())).unwrap();
+        let flushes = wal.log.tree.get_flush_lock();
+        let writing = std::thread::spawn({
+            let wal = wal.clone();
+            move || write_and_watch(&wal, 64)
+        });
+        while !writing.is_finished() && wal.log.sealed_memtable_count() <= SEALED_MAX {
+            std::thread::yield_now();
+        }
+        drop(flushes);
+        let (active_max, sealed_max) = writing.join().unwrap();
+        let batch = 1 << 20;
+        assert!(
+            active_max <= MEMTABLE_BYTES + 2 * batch,
+            "{active_max} bytes in one"
+        );
+        assert!(sealed_max <= SEALED_MAX + 1, "{sealed_max} memtables");
+    }
+
+    /// Writes batches of one entry of 1 MiB; gives the largest memtable and the most sealed ones seen.
+    fn write_and_watch(wal: &Wal, batches: u64) -> (u64, usize) {
+        let mut seen = (0, 0);
+        let mut previous = Checksum(0);
+        for index in 1..=batches {
+            let id = EntryId {
+                term: Term(1),
+                index: Index(index),
+            };
+            let entry = Entry::seal(id, EntryKind::Command, vec![7; 1 << 20].into(), previous);
+            previous = entry.checksum;
+            let change = WalChange {
+                entries: vec![entry],
+                ..WalChange::default()
+            };
+            wal.commit(change).unwrap();
+            seen.0 = seen.0.max(wal.log.tree.active_memtable().size());
+            seen.1 = seen.1.max(wal.log.sealed_memtable_count());
+        }
+        seen
     }
 }

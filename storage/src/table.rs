@@ -18,7 +18,7 @@ use crate::dir::Lock;
 use crate::error::StorageError;
 use crate::fault::{Faults, Point};
 use crate::hard_state::{put_base, seal, take_base, unseal};
-use crate::log::open_database;
+use crate::log::{make_room, open_database};
 use crate::snapshot::SnapshotFile;
 
 /// A memtable is flushed beyond this many bytes.
@@ -285,6 +285,7 @@ impl Tables {
                 None => batch.remove(&self.0.data, key),
             }
         }
+        make_room(&self.0.db, &self.0.data, MEMTABLE_BYTES).map_err(|source| self.error(source))?;
         batch.commit().map_err(|source| self.error(source))
     }
 
