@@ -21,7 +21,8 @@ use crate::namespace::{Namespaces, Summary};
 /// The applied state, for any number of readers.
 ///
 /// Configs and namespaces are read from memory and cannot fail; details and history come from the
-/// tables. A reader never sees less than what [`Reader::applied`] said before: what is applied is shown
+/// tables: those methods return a [`ReadError`], may wait for the disk or for a commit, and do not belong
+/// on an async thread. A reader never sees less than what [`Reader::applied`] said before: what is applied is shown
 /// first and counted afterwards. It may see more.
 pub struct Reader {
     view: ArcSwap<View>,
@@ -147,8 +148,7 @@ impl Reader {
     /// # Errors
     /// See [`ReadError`].
     pub fn detail(&self, key: &ConfigKey) -> Result<Option<Detail>, ReadError> {
-        let tables = self.tables()?;
-        let row = tables.get(rows::CONFIGS, key.as_bytes())?;
+        let row = self.tables.get(rows::CONFIGS, key.as_bytes())?;
         self.whole(
             row.map(|row| rows::read_config(key.as_bytes(), row))
                 .transpose()?,
