@@ -18,8 +18,8 @@
 //! is shown, and the state takes no further entry. The node must stop; a restart (with a newer version)
 //! goes on from the tables and the log.
 //!
-//! **Once.** Operation ids (`dedup.rs`) keep what was proposed twice from being applied twice, over restarts and
-//! snapshots, because they lie in the same tables.
+//! **Once.** Operation ids (`dedup.rs`) keep what was proposed twice from being applied twice, over
+//! restarts and snapshots, because they lie in the same tables.
 //!
 //! **Not synced.** The log is the durable copy; before it is cut, its owner calls [`State::sync`].
 //!

@@ -22,8 +22,8 @@ use crate::namespace::{Namespaces, Summary};
 ///
 /// Configs and namespaces are read from memory and cannot fail; details and history come from the
 /// tables: those methods return a [`ReadError`], may wait for the disk or for a commit, and do not belong
-/// on an async thread. A reader never sees less than what [`Reader::applied`] said before: what is applied is shown
-/// first and counted afterwards. It may see more.
+/// on an async thread. A reader never sees less than what [`Reader::applied`] said before: what is
+/// applied is shown first and counted afterwards. It may see more.
 pub struct Reader {
     view: ArcSwap<View>,
     tables: Tables,
