@@ -78,7 +78,8 @@ pub struct Scan {
 pub struct Bad {
     /// What is wrong with it.
     pub reason: &'static str,
-    /// Intact batches found behind it; 1 when the search was given up.
+    /// Intact batches found from its first byte on, in whatever order (one that is bad for its sequence
+    /// number alone counts itself); 1 when the search was given up.
     pub batches_after: u64,
     /// End of the bytes that are not zero.
     pub ends_at: u64,
@@ -130,10 +131,9 @@ pub fn scan_items<'a>(bytes: &'a [u8], on_item: &mut dyn FnMut(Item<'a>)) -> Sca
                     .iter()
                     .rposition(|byte| *byte != 0)
                     .map_or(0, |last| last + 1);
-                let behind = rest.get(1..content).unwrap_or_default();
                 scan.bad = Some(Bad {
                     reason,
-                    batches_after: batches_in(behind, last),
+                    batches_after: batches_in(rest.get(..content).unwrap_or_default()),
                     ends_at: (position + content) as u64,
                 });
                 return scan;
@@ -255,7 +255,11 @@ fn walk_items<'a>(items: &'a [u8], on_item: &mut dyn FnMut(Item<'a>)) {
 }
 
 /// Counts intact batches anywhere in `bytes`, at any offset.
-fn batches_in(bytes: &[u8], after: Option<u64>) -> u64 {
+///
+/// NOTE: without regard to the order of their sequence numbers. A number that rots upwards puts all
+/// batches behind it out of order; they were synced none the less. And a write that was torn never
+/// leaves a whole batch: the start marker ends right before the items its checksum covers.
+fn batches_in(bytes: &[u8]) -> u64 {
     let mut work_left = bytes
         .len()
         .saturating_mul(SEARCH_WORK_MAX)
@@ -265,7 +269,7 @@ fn batches_in(bytes: &[u8], after: Option<u64>) -> u64 {
     while let Some(rest) = bytes.get(position..).filter(|rest| !rest.is_empty()) {
         let plausible = parse_start(rest).is_some_and(|(count, sequence)| {
             let marker = rest.get(START_BYTES).copied();
-            count > 0 && is_next_sequence(sequence, after) && matches!(marker, Some(TAG_ITEM | TAG_CLEAR))
+            count > 0 && is_next_sequence(sequence, None) && matches!(marker, Some(TAG_ITEM | TAG_CLEAR))
         });
         if !plausible {
             position += 1;
@@ -276,7 +280,7 @@ fn batches_in(bytes: &[u8], after: Option<u64>) -> u64 {
             return found.max(1);
         };
         work_left = left;
-        match parse_batch(rest, after) {
+        match parse_batch(rest, None) {
             Ok(batch) => {
                 found += 1;
                 position += batch.length;
@@ -368,7 +372,7 @@ pub struct Cut {
     pub ends_at: u64,
     /// What is wrong there.
     pub reason: &'static str,
-    /// Intact batches behind it.
+    /// As in [`Bad`].
     pub batches_after: u64,
 }
 
@@ -388,7 +392,7 @@ impl FolderScan {
                 .to_string_lossy()
                 .into_owned();
             format!(
-                "journal {name} at byte {}: {} ({} intact batches behind it)",
+                "journal {name} at byte {}: {} ({} intact batches from there on)",
                 cut.offset, cut.reason, cut.batches_after
             )
         });
@@ -423,7 +427,8 @@ pub fn scan_folder(folder: &Path, database: Database) -> Result<FolderScan, Stor
                 && !is_next_sequence(first, Some(last))
             {
                 let ends_at = content.len() as u64;
-                let batches_after = scan.batches.saturating_sub(1);
+                // They are intact, so each of them was written whole: never a torn write.
+                let batches_after = scan.batches;
                 let reason = "its sequence numbers do not follow those of the journal before";
                 scan = Scan {
                     bad: Some(Bad {

@@ -151,9 +151,11 @@ impl Opening {
         })
     }
 
-    /// Makes this node suspect, durably, before anything else happens.
+    /// Makes this node suspect, durably, before anything else happens. A suspect that has lost more is
+    /// suspect anew: what a leader has seen it catch up with since the earlier loss may be gone again.
     fn suspect(&mut self, reason: String) -> Result<(), OpenError> {
-        let since = *self.suspicion.get_or_insert(self.boot);
+        let since = self.boot;
+        self.suspicion = Some(since);
         self.findings.push(Finding::Suspect {
             since,
             reason: reason.clone(),

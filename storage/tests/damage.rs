@@ -221,6 +221,42 @@ fn r20_a_torn_tail_above_the_mark_is_cut_and_the_known_limit_is_the_last_batch()
     );
 }
 
+/// A sequence number that leaps ahead makes every later batch look out of order: they are intact all the
+/// same and prove that what lies before them was synced. Acknowledged, above the mark: must not pass for
+/// a torn write.
+#[test]
+fn r21_a_flipped_sequence_number_above_the_mark_is_never_taken_for_a_torn_tail() {
+    let sample = sample(&[1, 2, 3], false);
+    for batch in &sample.batches[..3] {
+        for bit in 0..64 {
+            let outcome = sample.outcome(|b| b[batch + 5 + bit / 8] ^= 1 << (bit % 8));
+            let is_last = *batch == sample.batches[2];
+            // In the last batch it keeps the order or is the known limit.
+            let limit = is_last && outcome == Outcome::Silent { last: 9 };
+            assert!(
+                matches!(outcome, Outcome::Whole | Outcome::Suspect) || limit,
+                "batch at {batch}, bit {bit}: {outcome:?}"
+            );
+        }
+    }
+}
+
+/// The same in the only batch of a new journal: an intact batch is no torn write.
+#[test]
+fn r21_an_intact_batch_out_of_order_after_a_rotation_is_damage() {
+    let sample = sample(&[1, 2, 3], true);
+    let bytes = content(&sample.dir.path().join("wal").join(&sample.journal));
+    let [_, second, third, end] = sample.batches[..] else {
+        panic!("three batches")
+    };
+    let dir = temp_dir();
+    std::fs::write(dir.path().join("0.jnl"), &bytes[..third]).unwrap();
+    std::fs::write(dir.path().join("1.jnl"), &bytes[third..end]).unwrap();
+    assert!(!scan_folder(dir.path(), Database::Wal).unwrap().is_damaged());
+    std::fs::write(dir.path().join("1.jnl"), &bytes[second..third]).unwrap();
+    assert!(scan_folder(dir.path(), Database::Wal).unwrap().is_damaged());
+}
+
 /// Each bit of the journal, on the scanner alone: a change is found, or it changes nothing that is read.
 #[test]
 fn r21_every_flipped_bit_of_a_journal_is_found_by_the_scanner() {
@@ -313,6 +349,27 @@ fn r51_suspicion_survives_restarts_until_a_leader_lifts_it() {
     assert_eq!(node.recovered.suspicion, None);
 }
 
+/// What a suspect has lost again it must be refilled with again: the suspicion gets a new name, so that a
+/// leader that was about to lift the old one starts anew.
+#[test]
+fn r51_a_suspect_that_loses_more_is_suspect_anew() {
+    let sample = sample(&[1, 2, 3], true);
+    let dir = sample.damaged(|bytes| bytes.truncate(bytes.len() - 20));
+    let mut node = Node::open(dir.path());
+    assert_eq!(node.recovered.suspicion, Some(Boot(2)));
+    node.append(1, &[b"refilled", b"refilled"]).unwrap();
+    node.close();
+    let path = newest_journal(&dir.path().join("wal"));
+    let bytes = content(&path);
+    write_sparse(&path, &bytes[..bytes.len() - 20], 64 << 20);
+    let opened = open(dir.path()).unwrap();
+    assert_eq!(opened.recovered.suspicion, Some(Boot(3)), "{:?}", opened.findings);
+    assert_eq!(opened.identity.boot, Boot(3));
+    drop(opened);
+    // Nothing more is lost: the name stays.
+    assert_eq!(open(dir.path()).unwrap().recovered.suspicion, Some(Boot(3)));
+}
+
 #[test]
 fn r51_a_rotten_slot_does_not_forget_a_suspicion() {
     let sample = sample(&[1, 2, 3], true);
@@ -346,7 +403,11 @@ fn r51_suspicion_is_in_the_mark_before_anything_is_cut() {
     });
     assert!(crate::support::open_with(dir.path(), faults).is_err());
     assert_eq!(*seen.lock().unwrap(), [Some(Boot(2))]);
-    assert_eq!(open(dir.path()).unwrap().recovered.suspicion, Some(Boot(2)));
+    assert_eq!(
+        open(dir.path()).unwrap().recovered.suspicion,
+        Some(Boot(3)),
+        "found again, named anew"
+    );
 }
 
 #[test]
