@@ -663,6 +663,9 @@ impl Disk {
             entries: VecDeque::new(),
         };
         self.base_configuration = Arc::new(meta.configuration.clone());
+        // Damage that nothing but the mark would have told is gone with the log it was in: all that was
+        // promised lay before the snapshot.
+        self.damaged = self.scanned_damage;
         if self.machine.applied.id.index < meta.last.index {
             assert!(self.install(&meta));
         }
