@@ -156,11 +156,15 @@ impl Core {
             .unwrap_or(entries.len())
     }
 
-    /// True when the first new entry hangs on the chain that is here.
+    /// True when the first new entry hangs on the chain that is here, and its term is not below that
+    /// of the entry before it (which an append that begins before the base does not name).
     fn chains(&self, first: &Entry) -> bool {
-        self.log
-            .checksum(first.index().prev())
-            .is_none_or(|known| known == first.previous)
+        let before = first.index().prev();
+        let is_linked = self
+            .log
+            .checksum(before)
+            .is_none_or(|known| known == first.previous);
+        is_linked && self.log.term(before).is_some_and(|term| term <= first.term())
     }
 
     /// Is there room for these? What is essential only the leader can tell, so a follower that is low

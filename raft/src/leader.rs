@@ -308,7 +308,11 @@ impl Leader {
                 let Some(peer) = self.peers.get_mut(&from) else {
                     return;
                 };
-                // Asked again at the next heartbeat, not sooner: a full disk does not change that fast.
+                // Asked again at the next heartbeat, or for a snapshot once it has been idle for long
+                // enough, not sooner: a full disk does not change that fast.
+                if matches!(peer.mode, Mode::Snapshot(_)) {
+                    return;
+                }
                 peer.start_over();
                 peer.mode = Mode::Probe {
                     is_waiting: true,

@@ -328,10 +328,14 @@ impl Raft {
             // A membership that is older than the sender's may not know it. Leaders and candidates are
             // believed all the same (thesis §4.1); replies to questions nobody asked are not.
             None => is_reply || is_client_like(&message.body),
-            // Another incarnation has lost what this member promised (R30). A leader has been elected
-            // by a quorum that knew better, though.
+            // Another incarnation has lost what this member promised, so no answer of it counts (R30).
+            // What leaders and candidates say is believed all the same: a quorum that knew better has
+            // elected the one and decides about the other, by their logs. A voter that lags behind the
+            // re-adding of a member would otherwise refuse it for ever, and be refused by it.
             Some(incarnation) if incarnation != sender.incarnation => {
-                !is_from_leader(&message.body) && !self.core.has_bug(Bug::R30)
+                !is_from_leader(&message.body)
+                    && !is_from_candidate(&message.body)
+                    && !self.core.has_bug(Bug::R30)
             }
             // A reply of an earlier boot speaks of a disk that may have lost something since.
             Some(_) => {
@@ -697,6 +701,11 @@ fn not_leader(leader: Option<NodeId>) -> Refusal {
 /// Messages that only the leader of a term sends to its followers.
 fn is_from_leader(body: &Body) -> bool {
     matches!(body, Body::Append(_) | Body::Heartbeat(_) | Body::Snapshot(_))
+}
+
+/// Questions of a candidate.
+fn is_from_candidate(body: &Body) -> bool {
+    matches!(body, Body::PreVote(_) | Body::Vote(_))
 }
 
 /// Answers that count something of the sender.

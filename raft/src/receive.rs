@@ -52,7 +52,8 @@ impl Core {
 
     /// A piece of a snapshot from the leader of the term.
     pub(crate) fn on_snapshot_chunk(&mut self, from: NodeId, chunk: SnapshotChunk) {
-        if !is_sound(&chunk) {
+        // What a leader has committed is of its own term or an earlier one.
+        if !is_sound(&chunk) || chunk.meta.last.term > self.term {
             return;
         }
         if self.covers(&chunk.meta) {
@@ -214,7 +215,6 @@ fn is_sound(chunk: &SnapshotChunk) -> bool {
     let fits = end.is_some_and(|end| end <= chunk.meta.size_bytes);
     let is_plausible = chunk.meta.last.index.0 > 0
         && chunk.meta.last.index.0 < crate::core::PLAUSIBLE_MAX
-        && chunk.meta.last.term.0 < crate::core::PLAUSIBLE_MAX
         && !chunk.meta.configuration.voters.is_empty();
     fits && is_plausible && chunk.checksum == crc32fast::hash(&chunk.data)
 }

@@ -54,6 +54,104 @@ fn another_incarnation_is_another_node() {
     );
 }
 
+/// R30, the other side: a voter that lags behind the removal and the new membership of a node knows its
+/// earlier incarnation only. As a candidate the node is judged by its log, or with the third voter away
+/// neither could ever be elected: the one is refused as a stranger, the other for its shorter log.
+#[test]
+fn a_candidate_of_another_incarnation_is_judged_by_its_log() {
+    let mut node = Lone::new();
+    node.hear(3, 1, append(&[1], 0, 1));
+    node.tick(40);
+    node.said();
+    let anew = Sender {
+        incarnation: Incarnation(77),
+        ..sender(2)
+    };
+    let ask = |last: EntryId| VoteRequest {
+        term: Term(9),
+        last,
+        transfer: false,
+    };
+    node.hear_from(anew, 8, Body::PreVote(ask(id(1, 5))));
+    let grant = VoteReply {
+        term: Term(9),
+        granted: true,
+    };
+    assert_eq!(node.said(), [(2, Body::PreVoteReply(grant))]);
+    node.hear_from(anew, 9, Body::Vote(ask(EntryId::default())));
+    node.hear_from(anew, 9, Body::Vote(ask(id(1, 5))));
+    assert_eq!(granted(&node.said()), [(2, false), (2, true)]);
+}
+
+/// R23: a member without room is asked for its snapshot again after a while, not at each refusal: the two
+/// would talk as fast as the network goes.
+#[test]
+fn a_full_member_is_not_flooded_with_questions() {
+    let mut node = Lone::leading();
+    node.cluster.propose(ME, &["a", "b"]);
+    node.hear(2, 1, accepted(3));
+    node.cluster.step(ME, Input::Compact(Index(3)));
+    assert_eq!(node.status().base, Index(3));
+    node.cluster.step(ME, Input::Unreachable(NodeId(3)));
+    let questions = |node: &mut Lone| {
+        let said = node.said();
+        said.iter()
+            .filter(|(to, body)| *to == 3 && matches!(body, Body::Snapshot(_)))
+            .count()
+    };
+    assert_eq!(questions(&mut node), 1);
+    let full = Sender {
+        space: Space::Critical,
+        ..sender(3)
+    };
+    let election_ticks = cluster::small_config().election_ticks;
+    for _ in 0..election_ticks - 1 {
+        node.hear_from(full, 1, Body::AppendReply(AppendReply::NoSpace));
+        node.hear(2, 1, echo(0));
+        node.tick(1);
+    }
+    assert_eq!(questions(&mut node), 0);
+    node.tick(1);
+    assert_eq!(questions(&mut node), 1);
+}
+
+/// R40: terms that descend along the log are no honest leader's, wherever the message hides them.
+#[test]
+fn terms_that_descend_have_no_effect() {
+    let mut node = Lone::new();
+    let before = Entry::seal(id(3, 9), EntryKind::Command, Bytes::new(), Checksum(1));
+    let data = Bytes::from_static(b"snapshot ");
+    let piece = |term: u64| {
+        Body::Snapshot(raft::SnapshotChunk {
+            meta: raft::SnapshotMeta {
+                last: id(term, 9),
+                checksum: before.checksum,
+                configuration: cluster::voters(&[1, 2, 3]),
+                size_bytes: data.len() as u64,
+                file_checksum: crc32fast::hash(&data),
+            },
+            offset: 0,
+            data: data.clone(),
+            checksum: crc32fast::hash(&data),
+        })
+    };
+    node.hear(2, 5, piece(6));
+    assert_eq!(node.status().base, Index(0), "committed in a term to come");
+    node.hear(2, 5, piece(5));
+    assert_eq!(node.status().base, Index(9));
+    let after = Entry::seal(id(3, 10), EntryKind::Command, Bytes::new(), before.checksum);
+    node.hear(
+        2,
+        5,
+        Body::Append(raft::Append {
+            previous: id(3, 8),
+            entries: vec![before.clone(), after],
+            commit: Index(0),
+        }),
+    );
+    assert_eq!(node.status().last, Index(9));
+}
+
 /// Replies of an earlier boot speak of a disk that may have lost something since.
 #[test]
 fn replies_of_earlier_boots_are_ignored() {
