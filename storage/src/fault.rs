@@ -43,6 +43,8 @@ pub enum Point {
     FileRenamed,
     /// A journal is about to be cut by the scanner.
     JournalCut,
+    /// The newest journal is about to be written again at a start.
+    JournalWrittenAgain,
     /// A formation step is done: the mark lies there.
     FormationMark,
     /// A formation step is done: `wal/` is made.

@@ -25,6 +25,7 @@
 //! log brings the rest back; sealed journals were synced, so there it is damage as well.
 
 use std::fs::{self, File};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -314,29 +315,39 @@ fn plausible_length(bytes: &[u8]) -> usize {
 pub(crate) fn read_content(path: &Path) -> Result<Vec<u8>, StorageError> {
     let error = |source| StorageError::file("cannot read", path, source);
     let file = File::open(path).map_err(error)?;
-    let length = file.metadata().map_err(error)?.len();
     let mut content = Vec::new();
-    let mut piece = vec![0u8; READ_BYTES];
-    let mut position = 0;
-    while position < length {
-        position = match rustix::fs::seek(&file, SeekFrom::Data(position)) {
-            Ok(data) => data,
-            Err(rustix::io::Errno::NXIO) => break,
-            // A file system without holes: everything is data.
-            Err(_) => position,
-        };
-        let read = file.read_at(&mut piece, position).map_err(error)?;
-        let Some(bytes) = piece.get(..read).filter(|bytes| !bytes.is_empty()) else {
-            break;
-        };
+    let mut keep = |bytes: &[u8], position: u64| {
         if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
             // Lossless: the position lies within the file, which fits into memory without its holes.
             content.resize(position as usize, 0);
             content.extend_from_slice(bytes.get(..=last).unwrap_or_default());
         }
+        Ok(())
+    };
+    for_each_piece(&file, &mut keep).map_err(error)?;
+    Ok(content)
+}
+
+/// Calls `piece` with the bytes of a file and their position, holes left out.
+fn for_each_piece(file: &File, piece: &mut dyn FnMut(&[u8], u64) -> io::Result<()>) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    let mut buffer = vec![0u8; READ_BYTES];
+    let mut position = 0;
+    while position < length {
+        position = match rustix::fs::seek(file, SeekFrom::Data(position)) {
+            Ok(data) => data,
+            Err(rustix::io::Errno::NXIO) => break,
+            // A file system without holes: everything is data.
+            Err(_) => position,
+        };
+        let read = file.read_at(&mut buffer, position)?;
+        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
+            break;
+        };
+        piece(bytes, position)?;
         position += read as u64;
     }
-    Ok(content)
+    Ok(())
 }
 
 /// Which database a journal belongs to: the same bytes mean different things.
@@ -491,6 +502,27 @@ fn journals(folder: &Path, result: &mut FolderScan) -> Result<Vec<(u64, PathBuf)
         result.missing.push("no journal is there".to_owned());
     }
     Ok(journals)
+}
+
+/// Writes the bytes of the newest journal over themselves and syncs it.
+///
+/// After a sync that failed the kernel may take pages for written that are not (hazard R52): they read
+/// well until a power cut takes them, and then stand as a hole before everything that was appended and
+/// synced since. Written again they are dirty again, and the sync says whether they are there. Older
+/// journals were synced before their successor was made.
+pub(crate) fn write_again(folder: &Path, faults: &Faults) -> Result<(), StorageError> {
+    let Some((_, path)) = journals(folder, &mut FolderScan::default())?.pop() else {
+        return Ok(());
+    };
+    let error = |source| StorageError::file("cannot write", &path, source);
+    faults.at(Point::JournalWrittenAgain).map_err(error)?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(error)?;
+    for_each_piece(&file, &mut |bytes, position| file.write_all_at(bytes, position)).map_err(error)?;
+    file.sync_all().map_err(error)
 }
 
 /// Copies what follows `cut.offset` (for damage: the whole journal) into `aside/`, cuts the journal

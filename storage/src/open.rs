@@ -4,7 +4,8 @@
 //! is in the mark and synced (hazard R51: else a second crash makes the loss look like health):
 //!
 //! 1. identity, version, mark;
-//! 2. scan `wal/`, read-only; damage makes the node suspect: *mark, synced*; then cut;
+//! 2. scan `wal/`, read-only; damage makes the node suspect: *mark, synced*; then cut, and write what
+//!    stays of the newest journal again (hazard R52, as 6);
 //! 3. open the log, walk the chain from its base, compare with the mark;
 //! 4. scan, cut and open `state/`; its applied point must lie on the log; finish an unfinished install;
 //! 5. *mark, synced*, when 3 or 4 made the node suspect; a lone suspect stops here;
@@ -206,6 +207,7 @@ impl Opening {
         self.refuse_lone()?;
         self.log_was_cut = !scan.torn.is_empty() || !scan.damaged.is_empty();
         self.apply_cuts(&scan)?;
+        journal::write_again(&wal, &self.folder.faults)?;
         Ok(())
     }
 

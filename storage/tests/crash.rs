@@ -424,6 +424,32 @@ fn r52_entries_above_the_mark_are_written_again_before_anything_is_sent() {
     assert_eq!(rewritten, 1, "entry 2 is not in the journal a second time");
 }
 
+/// What a failed sync left in the page cache must not become a hole before what is synced later. That
+/// the bytes stay the same is what every other test of this file sees.
+#[test]
+fn r52_the_newest_journal_is_written_again_before_anything_is_appended() {
+    let dir = temp_dir();
+    form(dir.path(), &[1]);
+    let mut node = Node::open(dir.path());
+    node.append(1, &[b"kept"]).unwrap();
+    node.close();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let seen = order.clone();
+    let faults = Faults::new(move |point| {
+        seen.lock().unwrap().push(point);
+        Ok(())
+    });
+    Node::open_with(dir.path(), faults).close();
+    assert_eq!(order.lock().unwrap().first(), Some(&Point::JournalWrittenAgain));
+    let failing = Faults::fail_nth(Point::JournalWrittenAgain, 0);
+    assert!(crate::support::open_with(dir.path(), failing).is_err());
+    let node = Node::open(dir.path());
+    assert_eq!(
+        (node.recovered.last.index, node.recovered.suspicion),
+        (Index(2), None)
+    );
+}
+
 #[test]
 fn r45_a_vote_is_in_log_and_mark_before_it_is_given() {
     let (dir, album) = (temp_dir(), temp_dir());
