@@ -238,16 +238,25 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), StorageError> {
     File::open(folder).map_err(error)?.sync_all().map_err(error)
 }
 
-/// Creates `folder` when it is missing, and makes that durable.
+/// Creates `folder` and the folders above it that are missing, and makes each of these names durable
+/// (hazard R26: else a power cut may take away the whole folder, with everything synced in it).
 pub(crate) fn make_folder(folder: &Path) -> Result<(), StorageError> {
     if folder.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(folder).map_err(|source| StorageError::file("cannot create", folder, source))?;
-    match folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => sync_folder(parent),
-        None => Ok(()),
+    let parent = match folder.parent() {
+        // A single relative name lies in the working directory.
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => folder,
+    };
+    make_folder(parent)?;
+    match fs::create_dir(folder) {
+        // Made by someone else meanwhile.
+        Err(_) if folder.is_dir() => {}
+        created => created.map_err(|source| StorageError::file("cannot create", folder, source))?,
     }
+    sync_folder(parent)
 }
 
 /// A name in `aside/` that is not taken yet: `<number>-<name>`.

@@ -51,7 +51,7 @@ struct State {
 }
 
 impl Snapshots {
-    /// Lists the folder: takes the newest file, removes pieces of unfinished ones, and returns the files
+    /// Lists the folder: takes the newest file, removes older ones and pieces of unfinished ones, and returns the files
     /// whose name or header cannot be read.
     pub(crate) fn open(folder: &Path, faults: &Faults) -> Result<(Snapshots, Vec<PathBuf>), StorageError> {
         dir::make_folder(folder)?;
@@ -72,8 +72,13 @@ impl Snapshots {
             }
         }
         files.sort_by_key(|file| (file.meta.last.index, file.meta.last.term));
+        let latest = files.pop();
+        for older in files {
+            // A crash between a new name and the removal of the old one left it.
+            fs::remove_file(&older.path).map_err(error)?;
+        }
         let state = State {
-            latest: files.pop(),
+            latest,
             open: Vec::new(),
         };
         let inner = Inner {

@@ -442,7 +442,10 @@ impl Writer {
         if let Some(space) = self.look_at_space() {
             complete(Completion::Space(space));
         }
-        if self.state.wal.is_poisoned() || self.cleaner.failed() {
+        if let Some(error) = self.cleaner.failure() {
+            return Err(error);
+        }
+        if self.state.wal.is_poisoned() {
             return Err(StorageError::Poisoned);
         }
         Ok(())
@@ -715,8 +718,13 @@ impl Cleaner {
         }
     }
 
-    fn failed(&self) -> bool {
-        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+    /// Why the thread has ended before it was told to.
+    fn failure(&mut self) -> Option<StorageError> {
+        let thread = self.thread.take_if(|thread| thread.is_finished())?;
+        match thread.join() {
+            Ok(result) => result.err(),
+            Err(_) => Some(StorageError::Panicked("the log cleaner panicked".into())),
+        }
     }
 
     fn stop(&mut self) {

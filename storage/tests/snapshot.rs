@@ -315,6 +315,31 @@ fn a_newer_snapshot_replaces_the_older_one_and_a_running_transfer_goes_on() {
 }
 
 #[test]
+fn an_older_snapshot_left_by_a_crash_is_removed_at_the_next_start() {
+    let (dir, mut node, old) = source();
+    let folder = dir.path().join("snapshots");
+    let old_path = std::fs::read_dir(&folder)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let bytes = std::fs::read(&old_path).unwrap();
+    node.append(1, &[b"one more"]).unwrap();
+    node.apply_to(ROWS + 1);
+    let new = node
+        .snapshots
+        .make(&node.tables.view(), &members(&[1, 2]))
+        .unwrap();
+    assert_ne!(new, old);
+    node.close();
+    std::fs::write(&old_path, bytes).unwrap();
+    let node = Node::open(dir.path());
+    assert_eq!(node.snapshots.latest(), Some(new));
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+}
+
+#[test]
 fn a_wrong_file_is_never_given_a_name() {
     let (_dir, source, meta) = source();
     let dir = temp_dir();
