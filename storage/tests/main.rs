@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod formation;
 mod golden;
+mod outcomes;
 mod recovery;
 mod snapshot;
 mod support;
