@@ -13,6 +13,7 @@ pub mod http;
 pub mod metrics;
 pub mod model;
 pub mod namespace;
+pub mod push;
 pub mod recover_cli;
 pub mod server;
 pub mod service;

@@ -21,6 +21,7 @@ use crate::clock;
 use crate::cluster::{ClusterToken, Credentials, Door, Identity, Kind, Local, Transport};
 use crate::consensus::{self, Handle, Node, NodeParts};
 use crate::grpc::listener::{Limits, Listener, Unimplemented};
+use crate::push::ConfigPush;
 use crate::service::{Parts, Services};
 use crate::settings::Settings;
 use crate::shutdown::Shutdown;
@@ -89,6 +90,8 @@ impl Server {
 
         let tables = opened.tables.clone();
         let (state, reader) = blocking(move || State::open(tables)).await??;
+        let push = ConfigPush::new();
+        let changes = Arc::clone(&push);
         let (core, handle, inbox) = Node::start(NodeParts {
             config: raft::Config::default(),
             identity,
@@ -99,12 +102,13 @@ impl Server {
             snapshots: opened.snapshots,
             state,
             transport: Arc::new(Wire(transport.clone())),
-            on_change: Box::new(|_| {}),
+            on_change: Box::new(move |events| changes.on_change(events)),
             shutdown: node.clone(),
         })?;
         let log = core.log_metrics();
         peers.attach(handle.clone(), inbox);
         drop(node.spawn(core.run()));
+        node.spawn_while_running(Arc::clone(&push).run());
         drop(grpc.serve(Some(door), Arc::new(Unimplemented), &network));
         node.spawn_while_running(readdress::announce(
             handle.clone(),
@@ -117,6 +121,8 @@ impl Server {
             consensus: handle.clone(),
             state: reader,
             log,
+            push,
+            stopping: clients.clone(),
             settings: &settings,
             http_port: http_address.port(),
             http: crate::http::counters(),

@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "http", "grpc", "service", "state", "consensus", "cluster", "config", "namespace", "model", "error",
+            "http", "grpc", "service", "push", "state", "consensus", "cluster", "config", "namespace", "model", "error",
             "settings", "clock", "metrics", "shutdown", "telemetry",
         ],
     ),
@@ -27,10 +27,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "service",
         &[
-            "consensus", "config", "namespace", "cluster", "state", "model", "error", "settings", "clock", "metrics",
+            "consensus", "push", "config", "namespace", "cluster", "state", "model", "error", "settings", "clock", "metrics",
             "shutdown",
         ],
     ),
+    ("push", &["state", "config", "model", "clock", "metrics", "shutdown"]),
     ("consensus", &["state", "model", "clock", "shutdown", "metrics", "error"]),
     ("state", &["config", "namespace", "model", "error"]),
     ("cluster", &["consensus", "model", "error", "clock", "shutdown", "metrics", "settings"]),

@@ -6,6 +6,7 @@
 //!   alone, so every node that applies the same log comes to the same configs.
 //! - [`Store`] is the view that readers share: the newest applied configs, in memory.
 //! - [`Query`] selects from it.
+//! - [`Listeners`] knows who watches which of them.
 //!
 //! Nothing in here knows of the log, the tables, HTTP or gRPC. `crate::state` applies commands by calling
 //! [`change`], writes the result into the tables and then shows it to readers.
@@ -14,6 +15,7 @@ pub mod change;
 mod entry;
 pub mod gray;
 mod history;
+mod listeners;
 mod search;
 mod store;
 
@@ -21,5 +23,6 @@ pub use change::{Edit, Expectation, Origin, Publish, Removal, Variant};
 pub use entry::{ConfigId, Detail, Entry, Labels};
 pub use gray::{Client, Gray, GrayError, GrayRule, GrayVersions, RuleKind};
 pub use history::{History, HistoryId, Operation};
+pub use listeners::{Listeners, Seen, Slot, WatcherId};
 pub use search::{Pattern, Query};
 pub use store::{Selected, Store};

@@ -77,7 +77,7 @@ async fn exchange_one(
     let started = clock::now();
     exchange.begin();
     let counts = &services.metrics.http;
-    counts.in_flight.fetch_add(1, Relaxed);
+    let in_flight = InFlight::new(services);
     let (head, body) = request.into_parts();
     let found = router::find(&head.method, head.uri.path());
     let long_query = exchange.take_long_query();
@@ -108,7 +108,7 @@ async fn exchange_one(
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let ended = clock::now();
-    counts.in_flight.fetch_sub(1, Relaxed);
+    drop(in_flight);
     let position = if let Found::Route(position, ..) = found {
         Some(position)
     } else {
@@ -121,6 +121,23 @@ async fn exchange_one(
     );
     exchange.end(read.announced.filter(|_| read.to_the_end), ended);
     reply
+}
+
+/// Counts a request while it is served. A client that closes its connection meanwhile ends it too: a long
+/// poll that nobody waits for any more is dropped where it stands.
+struct InFlight<'a>(&'a Services);
+
+impl InFlight<'_> {
+    fn new(services: &Services) -> InFlight<'_> {
+        services.metrics.http.in_flight.fetch_add(1, Relaxed);
+        InFlight(services)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.http.in_flight.fetch_sub(1, Relaxed);
+    }
 }
 
 /// How much of the body has been taken from the connection.
@@ -235,7 +252,10 @@ async fn answer(services: &Arc<Services>, found: Found, request: Request) -> Rep
         Found::OtherMethod(route) => return other_method(route, &request),
         Found::Nothing => return nothing(&request),
     };
-    let result = match catch_unwind(AssertUnwindSafe(|| (route.handler)(services, &request))) {
+    let called = catch_unwind(AssertUnwindSafe(|| (route.handler)(services, &request)));
+    // A long poll is held for half a minute: not with its body of up to 32 MiB.
+    drop(request);
+    let result = match called {
         Ok(Ok(Answer::Ready(reply))) => Ok(reply),
         Ok(Ok(Answer::Later(reply))) => catch_panic(reply)
             .await

@@ -115,21 +115,30 @@ impl<T> ResultV2<T> {
 
 /// The answer to a path nobody serves, as Spring writes it.
 pub(super) fn not_found(path: &str) -> Reply {
+    spring_error(StatusCode::NOT_FOUND, JSON, "No message available", path)
+}
+
+/// An error that the Java server leaves to its framework.
+pub(super) fn spring_error(
+    status: StatusCode,
+    content_type: HeaderValue,
+    message: &'static str,
+    path: &str,
+) -> Reply {
     #[derive(Serialize)]
-    struct NotFound<'a> {
+    struct SpringError<'a> {
         timestamp: String,
         status: u16,
         error: &'static str,
         message: &'static str,
         path: &'a str,
     }
-    let timestamp = super::v1::iso_time(crate::clock::wall_ms());
-    let body = NotFound {
-        timestamp,
-        status: 404,
-        error: "Not Found",
-        message: "No message available",
+    let body = SpringError {
+        timestamp: super::v1::iso_time(crate::clock::wall_ms()),
+        status: status.as_u16(),
+        error: status.canonical_reason().unwrap_or_default(),
+        message,
         path,
     };
-    json_with(StatusCode::NOT_FOUND, JSON, &body)
+    json_with(status, content_type, &body)
 }

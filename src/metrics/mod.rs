@@ -1,5 +1,5 @@
 //! What the server tells of itself in numbers: [`names`] lists every family, [`Page`] writes the text
-//! form, [`Histogram`] and [`Http`] are the counters of the hot paths.
+//! form, [`Histogram`], [`Http`] and [`Push`] are the counters of the hot paths.
 //!
 //! Cursors and queues are not copied into metrics when they change; they are read from their owners when
 //! somebody asks (`service::metrics`).
@@ -8,8 +8,10 @@ mod histogram;
 mod http;
 pub mod names;
 pub mod process;
+mod push;
 mod render;
 
 pub use histogram::{Buckets, Histogram};
 pub use http::Http;
+pub use push::Push;
 pub use render::{Label, Page};

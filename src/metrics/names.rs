@@ -85,6 +85,12 @@ families! {
     CONFIGS = Gauge "rnacos_configs" "Configs in this node's state.";
     CONFIG_VARIANTS = Gauge "rnacos_config_variant_keys" "Configs that have beta, tag or other variants.";
     NAMESPACES = Gauge "rnacos_namespaces" "Namespaces made by users.";
+    PUSH_WAITING = Gauge "rnacos_config_listeners_waiting" "Long polls that wait for a change.";
+    PUSH_KEYS = Gauge "rnacos_config_listened_keys" "Configs that somebody listens to on this node.";
+    PUSH_WATCHES = Gauge "rnacos_config_watches" "Pairs of a waiting client and a config it listens to.";
+    PUSH_NOTIFICATIONS = Counter "rnacos_config_notifications_total" "Configs named as changed in answers to listeners.";
+    PUSH_REFUSED = Counter "rnacos_config_listeners_refused_total" "Listeners refused because too many configs were being listened to.";
+    PUSH_DELAY = Histogram "rnacos_config_notification_delay_seconds" "Time from the apply of a change on this node to the answer that names it, for listeners that were waiting.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" "User and system CPU time.";
     PROCESS_RSS = Gauge "process_resident_memory_bytes" "Resident memory.";
     PROCESS_VSIZE = Gauge "process_virtual_memory_bytes" "Virtual memory.";

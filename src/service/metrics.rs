@@ -31,6 +31,11 @@ impl Services {
             &[],
             self.state.namespaces().len().saturating_sub(1) as u64,
         );
+        let (waiting, keys, watches) = self.push.load();
+        page.count(&names::PUSH_WAITING, &[], waiting as u64);
+        page.count(&names::PUSH_KEYS, &[], keys as u64);
+        page.count(&names::PUSH_WATCHES, &[], watches as u64);
+        self.push.metrics.render(&mut page);
         process::render(&mut page);
         page.count(&names::LOG_LINES_DROPPED, &[], (self.log_lines_dropped)());
         Some(page.finish())

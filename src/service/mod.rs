@@ -4,7 +4,9 @@
 //! values, answers too; a [`Caller`] says who asks.
 
 pub mod config;
+mod freshness;
 pub mod health;
+pub mod listen;
 pub mod metrics;
 pub mod namespace;
 
@@ -18,8 +20,11 @@ use crate::clock;
 use crate::consensus::{self, Handle, ProposeError};
 use crate::error::{Error, Result};
 use crate::metrics::Http;
+use crate::push::ConfigPush;
 use crate::settings::{self, Settings};
+use crate::shutdown::Shutdown;
 use crate::state::{Command, Outcome, Reader};
+use freshness::Freshness;
 
 /// Who asks, and from where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +41,11 @@ pub struct Services {
     consensus: Handle,
     state: Arc<Reader>,
     log: Arc<WriterMetrics>,
+    /// Who listens to which config.
+    push: Arc<ConfigPush>,
+    freshness: Freshness,
+    /// Ends what waits for changes.
+    stopping: Shutdown,
     /// Counters of the hot paths.
     pub metrics: Metrics,
     /// Bound of the HTTP connections; `None`: what the open-file limit leaves.
@@ -65,6 +75,10 @@ pub struct Parts<'a> {
     pub state: Arc<Reader>,
     /// Numbers of the log writer.
     pub log: Arc<WriterMetrics>,
+    /// Who listens to which config; told of changes by the applier.
+    pub push: Arc<ConfigPush>,
+    /// Given when clients are to go: long polls are then answered at once.
+    pub stopping: Shutdown,
     /// The settings in force.
     pub settings: &'a Settings,
     /// The port HTTP listens on (the setting may be 0).
@@ -83,6 +97,9 @@ impl Services {
             consensus: parts.consensus,
             state: parts.state,
             log: parts.log,
+            push: parts.push,
+            freshness: Freshness::default(),
+            stopping: parts.stopping,
             metrics: Metrics { http: parts.http },
             connections_max: settings.network.connections_max,
             config: settings.config,

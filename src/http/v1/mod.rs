@@ -2,6 +2,7 @@
 
 pub(super) mod config;
 pub(super) mod history;
+pub(super) mod listener;
 pub(super) mod namespace;
 
 use http::HeaderMap;

@@ -1,0 +1,26 @@
+//! From a change of the state to those who wait for it.
+//!
+//! ```text
+//!  applier thread            pusher task                    whoever waits
+//!  ConfigPush::on_change ──▶ due configs ──▶ Session::mark ──▶ Session::due
+//!    (O(1) per change)        (once per watcher)   (coalesced per config)
+//! ```
+//!
+//! **Writers never wait for readers.** The applier notes *which* config changed, once however often it
+//! changes until the pusher takes it; the pusher marks sessions and wakes them; a session that is slow has
+//! a set of marks, no queue, and finds out about the present when it looks. So there is nothing that could
+//! overflow, nothing that could be dropped, and nobody is held up by another one.
+//!
+//! **Nothing is told older after newer.** A mark says "look again", never what there was: whoever is woken
+//! reads the state, which has the change (events come after readers can see it) or a later one.
+//!
+//! **Nothing is lost** as long as the one who waits registers first and compares afterwards: a change
+//! before the comparison is seen by it, a change after it finds the watch.
+//!
+//! What is *not* in here: which answer a change is for whom (`service::listen`), wire forms, sockets.
+
+mod config;
+mod session;
+
+pub use config::{ConfigPush, Full, Watch};
+pub use session::{Due, Session, Which};
