@@ -1,4 +1,4 @@
-//! The runtime of the raft core: one task owns the core ([`node`]), one thread the state machine
+//! The runtime of the raft core: one task owns the core (`node`), one thread the state machine
 //! (`applier`), one the log (in `storage`), one reads old entries (`loader`). No stage waits for another
 //! inside the loop, so batches grow under load by themselves and a lone write does not wait.
 //!
