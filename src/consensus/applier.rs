@@ -1,14 +1,16 @@
 //! The thread that owns the state machine: applies committed ranges, answers the writers that wait for
 //! them, installs and makes snapshots, and has the state synced before the log is cut.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use raft::{Entry, Index, SnapshotMeta};
 use storage::Snapshots;
 use tokio::sync::{mpsc, watch};
 
-use super::node::Event;
+use super::node::{Event, panicked};
 use super::pending::Pending;
 use crate::model::OperationId;
 use crate::state::{self, State};
@@ -54,10 +56,11 @@ impl Applier {
         let worker = Worker {
             parts,
             bytes_since_compaction: 0,
+            syncing: Arc::default(),
         };
         let thread = std::thread::Builder::new()
             .name("applier".into())
-            .spawn(move || worker.run(queue))?;
+            .spawn(move || worker.run_guarded(queue))?;
         Ok(Applier {
             work: Some(work),
             thread: Some(thread),
@@ -87,9 +90,22 @@ impl Applier {
 struct Worker {
     parts: Parts,
     bytes_since_compaction: usize,
+    /// A sync before a compaction is under way; another one would only wait behind it.
+    syncing: Arc<AtomicBool>,
 }
 
 impl Worker {
+    /// A panic (an assertion of the state machine) is told like any other fault: a node whose applier died
+    /// silently would go on leading and never answer anybody.
+    fn run_guarded(self, queue: mpsc::Receiver<Work>) {
+        let events = self.parts.events.clone();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run(queue))) {
+            let reason = panicked("the state machine", &*panic);
+            // The loop has gone: then the node is stopping anyway.
+            drop(events.blocking_send(Event::Failed(reason)));
+        }
+    }
+
     fn run(mut self, mut queue: mpsc::Receiver<Work>) {
         while let Some(work) = queue.blocking_recv() {
             let done = match work {
@@ -152,7 +168,6 @@ impl Worker {
         self.tell(Event::Applied(last.index()));
         self.bytes_since_compaction += entries.iter().map(Entry::size_bytes).sum::<usize>();
         if self.bytes_since_compaction >= COMPACT_BYTES {
-            self.bytes_since_compaction = 0;
             self.sync_for_compaction();
         }
         Ok(())
@@ -160,7 +175,12 @@ impl Worker {
 
     /// Syncs the tables beside the applying, then lets the log be cut: what the state holds durably the
     /// log need not keep.
-    fn sync_for_compaction(&self) {
+    fn sync_for_compaction(&mut self) {
+        if self.syncing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.bytes_since_compaction = 0;
+        let syncing = self.syncing.clone();
         let tables = self.parts.state.tables().clone();
         let events = self.parts.events.clone();
         let spawned = std::thread::Builder::new()
@@ -170,10 +190,12 @@ impl Worker {
                     Ok(synced) => Event::Compact(synced.id.index),
                     Err(error) => Event::Failed(format!("the state could not be synced: {error}")),
                 };
+                syncing.store(false, Ordering::Release);
                 // The loop has gone: then nothing is left to be cut.
                 drop(events.blocking_send(event));
             });
         if let Err(error) = spawned {
+            self.syncing.store(false, Ordering::Release);
             tracing::warn!(%error, "no thread for the sync before a compaction; it is tried again later");
         }
     }

@@ -117,8 +117,10 @@ impl Handle {
             pending: &self.shared.pending,
             ticket: Some(ticket),
         };
-        if self.shared.requests.try_send(Request::Propose(ticket)).is_err() {
-            return Err(ProposeError::Overloaded);
+        match self.shared.requests.try_send(Request::Propose(ticket)) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(ProposeError::Overloaded),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(ProposeError::Stopping),
         }
         let Ok(answer) = tokio::time::timeout_at(deadline, outcome).await else {
             return Err(cancelled.give_up());
@@ -192,10 +194,15 @@ impl Handle {
     /// Hands leadership to `to`, or to the best member; returns when this node leads no longer.
     ///
     /// # Errors
-    /// The core's refusal; `Transferring` when the deadline passed and this node still leads.
+    /// The core's refusal; `NotLeader` or `NoLeader` when there is nothing to hand over here;
+    /// `Transferring` when the deadline passed and this node still leads.
     pub async fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Result<(), Refusal> {
-        let (answer, refusal) = oneshot::channel();
         let mut status = self.shared.status.clone();
+        let now = self.status();
+        if !now.leads() {
+            return Err(now.leader().map_or(Refusal::NoLeader, Refusal::NotLeader));
+        }
+        let (answer, refusal) = oneshot::channel();
         if self
             .shared
             .requests
@@ -207,6 +214,7 @@ impl Handle {
         }
         let handed_over = status.wait_for(|status| !status.leads());
         tokio::select! {
+            biased;
             Ok(refusal) = refusal => Err(refusal),
             _ = handed_over => Ok(()),
             () = tokio::time::sleep_until(deadline) => Err(Refusal::Transferring),

@@ -1,12 +1,13 @@
 //! The thread that reads older entries and snapshot pieces from the disk for the core.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
 use raft::{Load, LoadWhat, Loaded};
 use storage::{LogReader, ReadError, Snapshots};
 use tokio::sync::mpsc;
 
-use super::node::Event;
+use super::node::{Event, panicked};
 
 /// Loads that may wait. The core keeps at most a few per member, so this cannot fill.
 const LOADS_MAX: usize = 4_096;
@@ -26,9 +27,11 @@ impl Loader {
         let (loads, mut queue) = mpsc::channel::<Load>(LOADS_MAX);
         let thread = std::thread::Builder::new().name("loader".into()).spawn(move || {
             while let Some(load) = queue.blocking_recv() {
-                let event = match read(&reader, &snapshots, load.what) {
-                    Ok(result) => Event::Loaded { id: load.id, result },
-                    Err(error) => Event::Failed(format!("the log could not be read: {error}")),
+                let work = AssertUnwindSafe(|| read(&reader, &snapshots, load.what));
+                let event = match catch_unwind(work) {
+                    Ok(Ok(result)) => Event::Loaded { id: load.id, result },
+                    Ok(Err(error)) => Event::Failed(format!("the log could not be read: {error}")),
+                    Err(panic) => Event::Failed(panicked("the reader of the log", &*panic)),
                 };
                 if events.blocking_send(event).is_err() {
                     return;

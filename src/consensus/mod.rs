@@ -12,6 +12,8 @@ mod node;
 mod pending;
 mod ports;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use handle::{Handle, ProposeError, ReadError};
 pub use node::{Inbox, Node, NodeParts};

@@ -5,7 +5,9 @@
 //! the log writer, committed entries to the applier, loads to the loader. Acks and votes travel inside
 //! the write they depend on and leave from the log writer's thread once it is synced.
 
+use std::any::Any;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,7 +123,6 @@ pub struct Node {
     raft: Raft,
     identity: Identity,
     transport: Arc<dyn Transport>,
-    log: WriterHandle,
     applier: Applier,
     loader: Loader,
     pending: Arc<Pending>,
@@ -129,6 +130,9 @@ pub struct Node {
     unreachable: mpsc::Receiver<NodeId>,
     events: mpsc::Receiver<Event>,
     requests: mpsc::Receiver<Request>,
+    /// After `events`: fields are dropped in order, and dropping this waits for the log's thread, which may
+    /// wait for room in there.
+    log: WriterHandle,
     reads: HashMap<ReadId, oneshot::Sender<Result<Index, Refusal>>>,
     control: HashMap<ProposalId, Control>,
     next_control: u64,
@@ -159,6 +163,16 @@ impl std::fmt::Debug for Node {
 enum Control {
     Change(oneshot::Sender<Result<EntryId, Refusal>>),
     Transfer(oneshot::Sender<Refusal>),
+}
+
+impl Control {
+    /// Nobody waits for the answer any more.
+    fn is_closed(&self) -> bool {
+        match self {
+            Control::Change(answer) => answer.is_closed(),
+            Control::Transfer(answer) => answer.is_closed(),
+        }
+    }
 }
 
 impl Node {
@@ -237,7 +251,6 @@ impl Node {
             raft,
             identity,
             transport,
-            log,
             applier,
             loader,
             pending,
@@ -245,6 +258,7 @@ impl Node {
             unreachable,
             events,
             requests,
+            log,
             reads: HashMap::new(),
             control: HashMap::new(),
             next_control: CONTROL_IDS,
@@ -289,20 +303,29 @@ impl Node {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                _ = ticker.tick() => self.on_tick(),
+                _ = ticker.tick() => turn.has_ticked = true,
                 Some(event) = self.events.recv() => turn.events.push(event),
                 Some(batch) = self.messages.recv() => turn.messages.push(batch),
-                Some(peer) = self.unreachable.recv() => self.raft.step(Input::Unreachable(peer)),
+                Some(peer) = self.unreachable.recv() => turn.unreachable.push(peer),
                 Some(request) = self.requests.recv() => turn.requests.push(request),
             }
-            self.drain(&mut turn);
-            self.step_all(&mut turn);
-            self.carry_out();
+            // A broken invariant must not leave a process that looks alive: nothing of the core is believed
+            // any more, everyone who waits is answered, and the server ends.
+            let work = AssertUnwindSafe(|| self.take_turn(&mut turn));
+            if let Err(panic) = catch_unwind(work) {
+                self.fail(panicked("the core", &*panic));
+            }
             if self.failure.is_some() {
                 break;
             }
         }
         self.close().await;
+    }
+
+    fn take_turn(&mut self, turn: &mut Turn) {
+        self.drain(turn);
+        self.step_all(turn);
+        self.carry_out();
     }
 
     fn on_tick(&mut self) {
@@ -326,6 +349,11 @@ impl Node {
         {
             turn.messages.push(batch);
         }
+        while turn.unreachable.len() < TURN_MAX
+            && let Ok(peer) = self.unreachable.try_recv()
+        {
+            turn.unreachable.push(peer);
+        }
         while turn.requests.len() < TURN_MAX
             && let Ok(request) = self.requests.try_recv()
         {
@@ -334,11 +362,17 @@ impl Node {
     }
 
     fn step_all(&mut self, turn: &mut Turn) {
+        if std::mem::take(&mut turn.has_ticked) {
+            self.on_tick();
+        }
         for event in turn.events.drain(..) {
             self.on_event(event);
         }
         for message in turn.messages.drain(..).flatten() {
             self.raft.step(Input::Message(message));
+        }
+        for peer in turn.unreachable.drain(..) {
+            self.raft.step(Input::Unreachable(peer));
         }
         for request in turn.requests.drain(..) {
             self.on_request(request);
@@ -371,14 +405,17 @@ impl Node {
                 self.snapshots_installed += 1;
                 self.raft.step(Input::Installed(meta));
             }
-            Event::Failed(reason) => {
-                tracing::error!(
-                    reason,
-                    "the node has failed: it takes no writes, votes no more and will stop"
-                );
-                self.failure = Some(reason);
-            }
+            Event::Failed(reason) => self.fail(reason),
         }
+    }
+
+    fn fail(&mut self, reason: String) {
+        tracing::error!(
+            reason,
+            "the node has failed: it takes no writes, votes no more and will stop"
+        );
+        // The first one is the cause of those that follow.
+        self.failure.get_or_insert(reason);
     }
 
     fn on_request(&mut self, request: Request) {
@@ -518,11 +555,17 @@ impl Node {
     }
 
     fn publish(&mut self) {
-        // Readers that were given up leave their entry behind; they are few and swept here.
+        // Askers that gave up leave their entry behind; they are few and swept here.
         self.reads.retain(|_, answer| !answer.is_closed());
+        self.control.retain(|_, control| !control.is_closed());
+        let raft = match &self.failure {
+            None => self.raft.status(),
+            // The core may be broken: nothing more is asked of it.
+            Some(_) => self.status.borrow().raft.clone(),
+        };
         let next = NodeStatus {
             identity: self.identity,
-            raft: self.raft.status(),
+            raft,
             space: self.space,
             failure: self.failure.clone(),
             elections: self.elections,
@@ -564,9 +607,21 @@ impl Node {
 /// What one turn has taken from the queues; reused.
 #[derive(Default)]
 struct Turn {
+    has_ticked: bool,
     events: Vec<Event>,
     messages: Vec<Vec<Message>>,
+    unreachable: Vec<NodeId>,
     requests: Vec<Request>,
+}
+
+/// The reason of a failure that was a panic: an assertion, so a bug of ours.
+pub(super) fn panicked(what: &str, panic: &(dyn Any + Send)) -> String {
+    let said = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no words");
+    format!("{what} has met a state that must not be ({said}): start the node again and report this")
 }
 
 fn proposal(ready: Ready) -> Proposal {
