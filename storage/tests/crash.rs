@@ -12,7 +12,8 @@ use raft::{EntryKind, HardState, Index, NodeId, Persist, Term};
 use storage::fault::{Faults, Point};
 
 use crate::support::{
-    Node, copy_folder, form, form_with, members, newest_journal, open, read_sparse, temp_dir, write_sparse,
+    Node, content, copy_folder, form, form_with, members, newest_journal, open, read_sparse, temp_dir,
+    write_sparse,
 };
 
 /// What has been acknowledged, and what is under way.
@@ -249,17 +250,6 @@ fn torn_variants(before: &Image, after: &Image, scratch: &Path) -> usize {
         check(&image, &name);
     }
     count
-}
-
-/// Without the zeros at the end.
-fn content(path: &Path) -> Vec<u8> {
-    let (mut bytes, _) = read_sparse(path).unwrap();
-    let end = bytes
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .map_or(0, |last| last + 1);
-    bytes.truncate(end);
-    bytes
 }
 
 #[test]

@@ -9,7 +9,7 @@ use storage::mark::{SLOT_BYTES, SLOT_STRIDE, Slots};
 use storage::{Finding, OpenError};
 
 use crate::support::{
-    Node, copy_folder, form, newest_journal, open, options, read_sparse, temp_dir, write_sparse,
+    Node, content, copy_folder, form, newest_journal, open, options, temp_dir, write_sparse,
 };
 
 /// A node of three with three synced batches of four entries, as the damage table of fjall was measured;
@@ -60,16 +60,6 @@ fn sample(ids: &[u64], marked: bool) -> Sample {
         batches,
         journal,
     }
-}
-
-fn content(path: &Path) -> Vec<u8> {
-    let (mut bytes, _) = read_sparse(path).unwrap();
-    let end = bytes
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .map_or(0, |last| last + 1);
-    bytes.truncate(end);
-    bytes
 }
 
 /// What an open of a damaged copy came to.

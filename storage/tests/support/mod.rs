@@ -296,6 +296,17 @@ pub(crate) fn read_sparse(path: &Path) -> std::io::Result<(Vec<u8>, u64)> {
     Ok((bytes, length))
 }
 
+/// The content without the zeros at its end.
+pub(crate) fn content(path: &Path) -> Vec<u8> {
+    let (mut bytes, _) = read_sparse(path).expect("readable");
+    let end = bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    bytes.truncate(end);
+    bytes
+}
+
 /// A folder in memory where there is one: these tests sync often and mean the order, not the disk.
 pub(crate) fn temp_dir() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm")
