@@ -5,6 +5,8 @@ mod formation;
 mod housekeeping;
 mod peers;
 mod readdress;
+mod removal;
+mod tuning;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,9 +16,12 @@ use anyhow::Context;
 use raft::{Boot, Incarnation, NodeId};
 use storage::{Folder, Opened};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use self::formation::{FOUNDER_LISTENS, Plan};
 use self::peers::Peers;
+use self::removal::Removal;
+pub use self::tuning::Tuning;
 use crate::clock;
 use crate::cluster::{ClusterToken, Credentials, Door, Identity, Kind, Local, Transport};
 use crate::consensus::{self, Handle, Node, NodeParts};
@@ -37,6 +42,7 @@ pub struct Server {
     grpc_address: SocketAddr,
     handle: Handle,
     peers: Arc<Peers>,
+    removed: watch::Receiver<Option<Removal>>,
     node_id: u64,
     shutdown_timeout: Duration,
     /// Connections of clients: they end first.
@@ -55,7 +61,15 @@ impl Server {
     ///
     /// # Cancel safety
     /// Dropping it leaves a folder that the next start finishes.
-    pub async fn start(mut settings: Settings) -> anyhow::Result<Server> {
+    pub async fn start(settings: Settings) -> anyhow::Result<Server> {
+        Box::pin(Server::start_tuned(settings, Tuning::default())).await
+    }
+
+    /// As [`Server::start`], with other limits inside.
+    ///
+    /// # Errors
+    /// As [`Server::start`]; also limits that contradict one another.
+    pub async fn start_tuned(mut settings: Settings, tuning: Tuning) -> anyhow::Result<Server> {
         let http = bind_http(settings.network.http_address()).await?;
         let http_address = http.local_addr()?;
         let grpc = Listener::bind(settings.network.grpc_address(), Limits::default())?;
@@ -93,7 +107,7 @@ impl Server {
         let push = ConfigPush::new();
         let changes = Arc::clone(&push);
         let (core, handle, inbox) = Node::start(NodeParts {
-            config: raft::Config::default(),
+            config: tuning.raft,
             identity,
             recovered: opened.recovered,
             seed: random_seed(),
@@ -102,6 +116,7 @@ impl Server {
             snapshots: opened.snapshots,
             state,
             transport: Arc::new(Wire(transport.clone())),
+            compact_every_bytes: tuning.compact_every_bytes,
             on_change: Box::new(move |events| changes.on_change(events)),
             shutdown: node.clone(),
         })?;
@@ -110,6 +125,8 @@ impl Server {
         drop(node.spawn(core.run()));
         node.spawn_while_running(Arc::clone(&push).run());
         drop(grpc.serve(Some(door), Arc::new(Unimplemented), &network));
+        let (removal, removed) = watch::channel(None);
+        node.spawn_while_running(removal::watch(handle.clone(), transport.clone(), removal));
         node.spawn_while_running(readdress::announce(
             handle.clone(),
             transport,
@@ -135,6 +152,7 @@ impl Server {
             grpc_address,
             handle,
             peers,
+            removed,
             node_id: settings.cluster.node_id,
             shutdown_timeout: settings.operation.shutdown_timeout,
             clients,
@@ -161,10 +179,15 @@ impl Server {
     /// Completes when the server can serve no longer, with the reason and what to do.
     pub async fn failed(&self) -> String {
         let mut conflicts = self.peers.conflicts();
+        let mut removed = self.removed.clone();
         let mut status = self.handle.status_changes();
         tokio::select! {
             Ok(conflict) = conflicts.wait_for(Option::is_some) => match &*conflict {
                 Some(conflict) => formation::conflict_sentence(conflict, self.node_id, true),
+                None => String::new(),
+            },
+            Ok(removal) = removed.wait_for(Option::is_some) => match &*removal {
+                Some(removal) => removal.to_string(),
                 None => String::new(),
             },
             Ok(status) = status.wait_for(|status| status.failure.is_some()) => {

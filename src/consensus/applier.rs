@@ -19,9 +19,6 @@ use crate::state::{self, State};
 /// least 64 bytes each, so this cannot fill.
 const WORK_MAX: usize = (32 << 20) / Entry::OVERHEAD_BYTES;
 
-/// Applied bytes after which the state is synced and the log may be cut.
-const COMPACT_BYTES: usize = 16 << 20;
-
 /// What the loop asks for.
 #[derive(Debug)]
 pub(super) enum Work {
@@ -46,6 +43,8 @@ pub(super) struct Parts {
     pub(super) session: OperationId,
     pub(super) applied: watch::Sender<Index>,
     pub(super) events: mpsc::Sender<Event>,
+    /// Applied bytes after which the state is synced and the log may be cut.
+    pub(super) compact_every_bytes: usize,
     /// Told of every change in log order, on the applier's thread: it must not wait.
     pub(super) on_change: Box<dyn FnMut(Vec<state::Event>) + Send>,
 }
@@ -167,7 +166,7 @@ impl Worker {
         }
         self.tell(Event::Applied(last.index()));
         self.bytes_since_compaction += entries.iter().map(Entry::size_bytes).sum::<usize>();
-        if self.bytes_since_compaction >= COMPACT_BYTES {
+        if self.bytes_since_compaction >= self.parts.compact_every_bytes {
             self.sync_for_compaction();
         }
         Ok(())

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::applier::{Applier, Parts, Work};
 use super::handle::{Handle, ProposeError, REQUESTS_MAX, Request, Shared};
 use super::loader::Loader;
-use super::pending::{Pending, Ready};
+use super::pending::{Pending, Ready, first_id};
 use super::ports::Transport;
 use super::status::NodeStatus;
 use crate::model::OperationId;
@@ -104,6 +104,8 @@ pub struct NodeParts {
     pub state: State,
     /// The network.
     pub transport: Arc<dyn Transport>,
+    /// Applied bytes after which the state is synced and the log cut to what the core retains.
+    pub compact_every_bytes: usize,
     /// Told of every change of the state in log order, on the applier's thread: it must not wait.
     pub on_change: Box<dyn FnMut(Vec<state::Event>) + Send>,
     /// Stops this node; given after everything that still wants to write has been drained.
@@ -191,6 +193,7 @@ impl Node {
             snapshots,
             state,
             transport,
+            compact_every_bytes,
             on_change,
             shutdown,
         } = parts;
@@ -207,7 +210,7 @@ impl Node {
         let (event_sender, events) = mpsc::channel(EVENTS_MAX);
         let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
         let (applied_sender, applied) = watch::channel(applied_at_start);
-        let pending = Arc::new(Pending::new(identity.boot));
+        let pending = Arc::new(Pending::new(&identity));
         let log = start_log(writer, transport.clone(), event_sender.clone())?;
         let loader = Loader::start(reader, snapshots.clone(), event_sender.clone())?;
         let applier = Applier::start(Parts {
@@ -217,6 +220,7 @@ impl Node {
             session,
             applied: applied_sender,
             events: event_sender,
+            compact_every_bytes,
             on_change,
         })?;
         let first = NodeStatus {
@@ -240,7 +244,7 @@ impl Node {
             shared: Arc::new(Shared {
                 requests: request_sender,
                 pending: pending.clone(),
-                reads: Default::default(),
+                reads: first_id(identity.incarnation, identity.boot).into(),
                 session,
                 status: status_receiver,
                 applied,

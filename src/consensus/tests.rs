@@ -60,6 +60,7 @@ impl Running {
             snapshots: opened.snapshots,
             state,
             transport: stub.clone(),
+            compact_every_bytes: 16 << 20,
             on_change: Box::new(on_change),
             shutdown: shutdown.clone(),
         })
