@@ -2,7 +2,8 @@
 
 use prost::Message as _;
 use raft::{
-    Boot, Change, Configuration, EntryId, Index, Member, NodeId, PeerStatus, Refusal, RoleKind, Status, Term,
+    Boot, Change, Configuration, EntryId, Index, Member, NodeId, PeerStatus, Refusal, RoleKind, Space, Status,
+    Term,
 };
 use storage::ClusterId;
 
@@ -81,6 +82,10 @@ pub struct StatusReport {
     pub identity: Identity,
     /// Its core.
     pub status: Status,
+    /// Room on its data volume.
+    pub space: Space,
+    /// Why its log has failed: it takes no writes and is about to stop.
+    pub failure: Option<String>,
 }
 
 /// Why a call was not done.
@@ -285,11 +290,14 @@ fn status_to_proto(report: &StatusReport) -> pb::Status {
         configuration: Some(configuration_to_proto(&status.configuration)),
         uncommitted_bytes: status.uncommitted_bytes as u64,
         peers: status.peers.iter().map(peer_to_proto).collect(),
+        space: space_to_number(report.space),
+        failure: report.failure.clone().unwrap_or_default(),
     }
 }
 
 fn status_from_proto(status: pb::Status) -> Result<StatusReport, CallDecodeError> {
     let identity = identity(status.identity)?;
+    let space = space_from_number(status.space).ok_or(CallDecodeError::Unknown)?;
     let core = Status {
         term: Term(status.term),
         role: role_from_number(status.role).ok_or(CallDecodeError::Unknown)?,
@@ -311,6 +319,8 @@ fn status_from_proto(status: pb::Status) -> Result<StatusReport, CallDecodeError
     Ok(StatusReport {
         identity,
         status: core,
+        space,
+        failure: (!status.failure.is_empty()).then_some(status.failure),
     })
 }
 

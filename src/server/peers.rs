@@ -19,6 +19,9 @@ use crate::consensus::{Handle, Inbox, NodeStatus};
 /// A membership change is applied within this, or it is not known whether it will be.
 const CHANGE_WITHIN: Duration = Duration::from_secs(10);
 
+/// A transfer is given up by the core within an election timeout (0.5 s); it may then be asked for again.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+
 /// Another cluster counts this node as its own: it has lost its data there (hazard R50).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Conflict {
@@ -82,20 +85,40 @@ impl Peers {
             return CallReply::refused(WhyRefused::Unavailable, "the node is starting: ask again");
         };
         match call {
-            Call::Status => CallReply::Status(Box::new(StatusReport {
-                identity: (*self.local.get()).clone(),
-                status: handle.status().raft.clone(),
-            })),
+            Call::Status => self.status(handle),
             Call::WhoAreYou => CallReply::Presence(Presence {
                 identity: (*self.local.get()).clone(),
                 configuration: handle.status().raft.configuration.clone(),
             }),
             Call::Join(member) => self.join(handle, from, member).await,
             Call::Change(change) => self.change(handle, change).await,
-            Call::Transfer(to) => match handle.transfer(to, clock::now() + CHANGE_WITHIN).await {
-                Ok(()) => self.done(handle, None),
-                Err(refusal) => refused(handle, refusal),
-            },
+            Call::Transfer(to) => self.transfer(handle, to).await,
+        }
+    }
+
+    fn status(&self, handle: &Handle) -> CallReply {
+        let status = handle.status();
+        let mut core = status.raft.clone();
+        // The loop's view is up to a tick old; what is applied was committed and in the log.
+        core.applied = core.applied.max(handle.applied());
+        core.committed = core.committed.max(core.applied);
+        core.last = core.last.max(core.applied);
+        CallReply::Status(Box::new(StatusReport {
+            identity: (*self.local.get()).clone(),
+            status: core,
+            space: status.space,
+            failure: status.failure.clone(),
+        }))
+    }
+
+    async fn transfer(&self, handle: &Handle, to: Option<NodeId>) -> CallReply {
+        let status = handle.status();
+        if status.leads() && to == Some(status.identity.id) {
+            return self.done(handle, None);
+        }
+        match handle.transfer(to, clock::now() + HAND_OVER_WITHIN).await {
+            Ok(()) => self.done(handle, None),
+            Err(refusal) => refused(handle, refusal),
         }
     }
 
@@ -150,17 +173,32 @@ impl Peers {
         }
     }
 
+    /// Makes a change of the membership and answers once it is committed.
     async fn change(&self, handle: &Handle, change: Change) -> CallReply {
-        match handle.change(change).await {
-            Err(refusal) => refused(handle, refusal),
-            Ok(at) => match handle.wait_applied(at.index, clock::now() + CHANGE_WITHIN).await {
-                Ok(()) => self.done(handle, Some(at)),
-                Err(error) => CallReply::refused(
-                    WhyRefused::Unavailable,
-                    format!("the change was begun and is not known to be made ({error}): ask again"),
-                ),
-            },
+        let status = handle.status();
+        if let Change::Remove(id) = change
+            && status.leads()
+            && let Some(sentence) = without_majority(&status, id)
+        {
+            return CallReply::refused(WhyRefused::NotAllowed, sentence);
         }
+        let at = match handle.change(change).await {
+            Ok(at) => at,
+            Err(refusal) => return refused(handle, refusal),
+        };
+        let applied = handle.wait_applied(at.index, clock::now() + CHANGE_WITHIN).await;
+        let obstacle = match applied {
+            // The entry at that index is ours only if this node still leads the term in which it was
+            // appended (or the change stood there before it led): another leader may have put its own
+            // in that place.
+            Ok(()) if is_leading_since(&handle.status(), at) => return self.done(handle, Some(at)),
+            Ok(()) => "the leader has changed".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        CallReply::refused(
+            WhyRefused::Unavailable,
+            format!("the change was begun and is not known to be made ({obstacle}): ask again"),
+        )
     }
 
     fn done(&self, handle: &Handle, at: Option<EntryId>) -> CallReply {
@@ -202,6 +240,41 @@ impl PeerService for Peers {
     }
 }
 
+fn is_leading_since(status: &NodeStatus, at: EntryId) -> bool {
+    status.leads() && status.raft.term >= at.term
+}
+
+/// Why voter `id` must not be taken out now: those who stay could not decide anything, not even to let
+/// somebody in, and the cluster would stand still for good. No operator can want that: the members that
+/// are gone have to be removed first, while the ones that live still make a majority.
+fn without_majority(status: &NodeStatus, id: NodeId) -> Option<String> {
+    let configuration = &status.raft.configuration;
+    if !configuration.voters.contains(&id) {
+        return None;
+    }
+    let is_well = |voter: NodeId| {
+        voter == status.identity.id
+            || status
+                .raft
+                .peers
+                .iter()
+                .any(|peer| peer.id == voter && peer.active && !peer.suspect)
+    };
+    let staying = configuration.voters.iter().filter(|voter| **voter != id);
+    let (well, silent): (Vec<NodeId>, Vec<NodeId>) = staying.copied().partition(|voter| is_well(*voter));
+    let majority = (well.len() + silent.len()) / 2 + 1;
+    if well.len() >= majority || silent.is_empty() {
+        // Nobody else at all: the core has its own word for that.
+        return None;
+    }
+    let silent: Vec<String> = silent.iter().map(ToString::to_string).collect();
+    let silent = silent.join(", ");
+    Some(format!(
+        "without node {id} the cluster would have no majority, because node {silent} does not answer or may have lost \
+         data: start node {silent} again, or remove it first"
+    ))
+}
+
 fn refused(handle: &Handle, refusal: Refusal) -> CallReply {
     match refusal {
         Refusal::NotLeader(_) | Refusal::NoLeader => not_leader(&handle.status()),
@@ -209,7 +282,28 @@ fn refused(handle: &Handle, refusal: Refusal) -> CallReply {
         | Refusal::TermNotCommitted
         | Refusal::Transferring
         | Refusal::Overloaded => CallReply::refused(WhyRefused::Unavailable, format!("{refusal}: ask again")),
-        _ => CallReply::refused(WhyRefused::Core(refusal), refusal.to_string()),
+        _ => CallReply::refused(
+            WhyRefused::Core(refusal),
+            format!("{refusal}{}", next_step(refusal)),
+        ),
+    }
+}
+
+/// What to do about a refusal that asking again does not mend.
+fn next_step(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::LastVoter => ": to end the cluster, stop the node",
+        Refusal::CannotLead(_) => {
+            " (no other voter answers, or it is a learner, suspect, low on space or far behind): see \
+             `rnacos cluster status`"
+        }
+        Refusal::UnknownMember(_) => ": see `rnacos cluster status`",
+        Refusal::AddressTaken(_) => {
+            ": give each node an RNACOS_RAFT_NODE_ADDR of its own, or remove the other one"
+        }
+        Refusal::LowOnSpace => ": free space on the data volumes",
+        Refusal::TooLarge => ": a cluster has at most 64 members, an address 512 bytes",
+        _ => "",
     }
 }
 

@@ -467,6 +467,12 @@ pub struct Status {
     pub uncommitted_bytes: u64,
     #[prost(message, repeated, tag = "13")]
     pub peers: ::prost::alloc::vec::Vec<PeerStatus>,
+    /// Room on the data volume: 0 ample, 1 low, 2 critical.
+    #[prost(uint32, tag = "14")]
+    pub space: u32,
+    /// Why the log has failed; empty while it has not.
+    #[prost(string, tag = "15")]
+    pub failure: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeerStatus {

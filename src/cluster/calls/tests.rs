@@ -115,6 +115,8 @@ fn replies() -> Vec<CallReply> {
         CallReply::Status(Box::new(StatusReport {
             identity: identity(),
             status: status(),
+            space: Space::Critical,
+            failure: Some("the log: a sync failed".to_owned()),
         })),
     ]);
     replies
