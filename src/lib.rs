@@ -5,6 +5,7 @@
 pub mod api_code;
 pub mod clock;
 pub mod cluster;
+pub mod cluster_cli;
 pub mod config;
 pub mod consensus;
 pub mod error;

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Action::Recover(recover) => rnacos::recover_cli::run(recover, &invocation.settings.storage.dir),
+        Action::Cluster(command) => rnacos::cluster_cli::run(&command, &invocation.settings.cluster),
     }
 }
 

@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::env_file::Malformed;
 pub use self::sources::{Mistake, Mistakes, Origin, Sources};
@@ -158,6 +158,55 @@ pub enum Action {
     PrintSettings,
     /// Look at, or repair, the data folder of a stopped node.
     Recover(Recover),
+    /// Look at, or change, the membership of a running cluster.
+    Cluster(ClusterCommand),
+}
+
+/// `rnacos cluster …`: what to ask, and whom.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ClusterCommand {
+    /// What to ask.
+    #[command(subcommand)]
+    pub ask: ClusterAsk,
+    /// Ask this member first: its gRPC address (HTTP port + 1000). Otherwise the node of these settings
+    /// (RNACOS_RAFT_NODE_ADDR), then the one it joined (RNACOS_RAFT_JOIN_ADDR). Whoever is asked sends
+    /// on to the leader.
+    #[arg(long, value_name = "HOST:PORT", global = true, value_parser = value::host_port)]
+    pub at: Option<String>,
+    /// Print one JSON object instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to ask of a running cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum ClusterAsk {
+    /// Show every member: role, term, how far it is, and what is wrong with it.
+    Status,
+    /// Say how node ID becomes a member at ADDRESS, or tell the cluster that it is there now.
+    ///
+    /// Nodes join by themselves (RNACOS_RAFT_JOIN_ADDR). For an id that is no member this says what to
+    /// start; for a member it checks that the node answers at ADDRESS and makes that its address.
+    Add {
+        /// Node id.
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+        /// gRPC address of the node.
+        #[arg(value_parser = value::host_port)]
+        address: String,
+    },
+    /// Take a node out of the cluster, dead or alive, the leader too. It cannot come back with its data.
+    Remove {
+        /// Node id.
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+    },
+    /// Hand leadership to node ID, or to the member that is furthest.
+    Transfer {
+        /// Node id.
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: Option<u64>,
+    },
 }
 
 /// What to do with a damaged data folder.
@@ -198,6 +247,8 @@ enum CliCommand {
     /// Look at, or repair, the data folder of a stopped node.
     #[command(subcommand)]
     Recover(Recover),
+    /// Look at, or change, the membership of a running cluster.
+    Cluster(ClusterCommand),
 }
 
 const EXAMPLES: &str = "\
@@ -211,7 +262,9 @@ Examples:
          --raft-node-addr 127.0.0.1:9849 --raft-join-addr 127.0.0.1:9848
                                              a second node that joins the first
   rnacos --print-settings                    what would be in force, and why
-  rnacos recover inspect --data-dir db01     what a stopped node's folder holds";
+  rnacos recover inspect --data-dir db01     what a stopped node's folder holds
+  rnacos -e env01 cluster status             every member of node 1's cluster
+  rnacos cluster remove 3 --at 10.0.0.1:9848 take node 3 out";
 
 /// A command line that was understood.
 #[derive(Clone, Debug)]
@@ -284,6 +337,7 @@ where
     let settings = Settings::from_sources(&mut sources);
     let action = match cli.command {
         Some(CliCommand::Recover(recover)) => Action::Recover(recover),
+        Some(CliCommand::Cluster(command)) => Action::Cluster(command),
         None if cli.print_settings => Action::PrintSettings,
         None => Action::Serve,
     };

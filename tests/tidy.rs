@@ -10,8 +10,9 @@ use std::process::Command;
 /// Which modules of the root crate a module may use; upper rows of docs/architecture.md may use lower
 /// ones, never the reverse.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("main", &["server", "settings", "telemetry", "recover_cli"]),
+    ("main", &["server", "settings", "telemetry", "recover_cli", "cluster_cli"]),
     ("recover_cli", &["settings"]),
+    ("cluster_cli", &["cluster", "settings", "clock"]),
     (
         "server",
         &[

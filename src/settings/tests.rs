@@ -232,6 +232,44 @@ fn recover_takes_settings_before_and_behind_it() {
 }
 
 #[test]
+fn cluster_commands_are_read() {
+    let env = [("RNACOS_CLUSTER_TOKEN", "hunter2")];
+    let asked = |arguments: &[&str]| match invoke(arguments, &env, "").unwrap().action {
+        Action::Cluster(command) => command,
+        other => panic!("{other:?}"),
+    };
+    let status = asked(&["cluster", "status"]);
+    assert_eq!(
+        (status.ask, status.at, status.json),
+        (ClusterAsk::Status, None, false)
+    );
+    let remove = asked(&["cluster", "remove", "3", "--json", "--at", "10.0.0.1:9848"]);
+    assert_eq!(remove.ask, ClusterAsk::Remove { id: 3 });
+    assert_eq!((remove.at.as_deref(), remove.json), (Some("10.0.0.1:9848"), true));
+    assert_eq!(
+        asked(&["cluster", "transfer"]).ask,
+        ClusterAsk::Transfer { id: None }
+    );
+    assert_eq!(
+        asked(&["cluster", "transfer", "2"]).ask,
+        ClusterAsk::Transfer { id: Some(2) }
+    );
+    for wrong in [
+        &["cluster"][..],
+        &["cluster", "remove"],
+        &["cluster", "remove", "0"],
+        &["cluster", "add", "2"],
+        &["cluster", "add", "2", "nowhere"],
+        &["cluster", "status", "--at", "nowhere"],
+    ] {
+        assert!(
+            matches!(invoke(wrong, &[], ""), Err(Refusal::CommandLine(_))),
+            "{wrong:?}"
+        );
+    }
+}
+
+#[test]
 fn help_names_every_setting() {
     let Err(Refusal::CommandLine(help)) = invoke(&["--help"], &[], "") else {
         panic!("help expected")
