@@ -20,7 +20,7 @@ pub(crate) struct Candidate {
     votes: BTreeMap<NodeId, bool>,
     /// The write that makes the own vote durable; it counts from then on (R1).
     own_vote: Option<Token>,
-    pub(crate) timer: Timer,
+    timer: Timer,
 }
 
 impl Candidate {
@@ -75,6 +75,13 @@ impl Candidate {
             candidate.votes.insert(core.id(), true);
         }
         candidate
+    }
+
+    /// A tick. True when the time for answers is over. It begins when the own vote is durable and the
+    /// requests have left: on a disk that stalls for longer than a timeout a candidate would otherwise
+    /// raise its term again and again before anyone has heard of the first one.
+    pub(crate) fn tick(&mut self) -> bool {
+        self.own_vote.is_none() && self.timer.tick()
     }
 
     /// Writes became durable: perhaps the own vote.

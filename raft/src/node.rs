@@ -224,7 +224,7 @@ impl Raft {
                 }
             }
             Role::Candidate(candidate) => {
-                if candidate.timer.tick() {
+                if candidate.tick() {
                     self.campaign_if_able();
                 }
             }

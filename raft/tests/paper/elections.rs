@@ -112,6 +112,22 @@ fn vote_requests_wait_for_the_own_vote() {
     assert_eq!(node.status().role, RoleKind::Leader);
 }
 
+/// Paper §9.3 (time of a broadcast far below the timeout): a candidate whose disk is slow waits for its
+/// own vote before it counts the time for answers; asking in ever new terms would only lengthen the outage.
+#[test]
+fn a_candidate_with_a_slow_disk_does_not_stand_again() {
+    let mut node = Lone::new();
+    node.hold_disk();
+    while node.status().role != RoleKind::PreCandidate {
+        node.tick(1);
+    }
+    let granted = VoteReply { term: Term(1), granted: true };
+    node.hear(2, 0, Body::PreVoteReply(granted));
+    let term = node.status().term;
+    node.tick(500);
+    assert_eq!((node.status().role, node.status().term), (RoleKind::Candidate, term));
+}
+
 /// R1: a vote is told only once it is durable, in the very write that holds it.
 #[test]
 fn a_vote_waits_for_the_disk() {
