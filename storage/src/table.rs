@@ -285,8 +285,12 @@ impl Tables {
                 None => batch.remove(&self.0.data, key),
             }
         }
-        make_room(&self.0.db, &self.0.data, MEMTABLE_BYTES).map_err(|source| self.error(source))?;
         batch.commit().map_err(|source| self.error(source))
+    }
+
+    /// Before a batch, without the lock of the applied point: readers must not wait with the writer.
+    fn make_room(&self) -> Result<(), StorageError> {
+        make_room(&self.0.db, &self.0.data, MEMTABLE_BYTES).map_err(|source| self.error(source))
     }
 
     fn fault(&self, point: Point) -> Result<(), StorageError> {
@@ -328,6 +332,7 @@ impl Changes<'_> {
         if rows.is_empty() {
             return Ok(());
         }
+        self.tables.make_room()?;
         self.tables.commit_rows(rows)?;
         self.tables.fault(Point::InstallPart)
     }
@@ -369,6 +374,7 @@ impl TablesBatch {
     /// When `applied` does not lie above the present point: ranges are applied once and in order.
     pub fn commit(self, applied: LogBase) -> Result<(), StorageError> {
         let mut rows = self.rows;
+        self.tables.make_room()?;
         let mut point = self
             .tables
             .0
