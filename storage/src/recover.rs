@@ -187,7 +187,9 @@ pub fn force_single(dir: impl AsRef<Path>, cluster_id: ClusterId) -> Result<Reco
     Ok(report)
 }
 
-/// The log first, then the mark, FORMAT last: a crash in between leaves a node that is forced again.
+/// The new cluster id first, in the mark: after a crash from then on the node is a stranger to its old
+/// cluster, and is forced again. With the membership first it would come up as the only voter of the
+/// old cluster, beside members that may still live. Then the log, the whole mark, FORMAT last.
 fn write_forced(
     paths: &Paths,
     opened: Opened,
@@ -204,6 +206,12 @@ fn write_forced(
         commit: state.hard.commit,
     };
     let synced = base_of(&entry);
+    let mark = *state.mark.mark();
+    let mark = Mark {
+        cluster_id: Some(cluster_id),
+        ..mark
+    };
+    state.mark.write_both(mark)?;
     state.memberships.push((entry.id.index, configuration));
     state.wal.commit(WalChange {
         entries: vec![entry],
@@ -214,9 +222,7 @@ fn write_forced(
         ..WalChange::default()
     })?;
     membership::store(&paths.members(), &state.memberships, &state.faults)?;
-    let mark = *state.mark.mark();
     state.mark.write_both(Mark {
-        cluster_id: Some(cluster_id),
         term,
         vote: None,
         synced,
