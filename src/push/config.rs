@@ -13,7 +13,7 @@ use crate::metrics::Push;
 use crate::model::ConfigKey;
 use crate::state::Event;
 
-/// Memory that all watches together may take ([`Listeners::cost_of`]): about 800,000 watches of names of
+/// Memory that all watches together may take ([`Listeners::cost_of`]): about 600,000 watches of names of
 /// ordinary length. Beyond it a listener is refused.
 const COST_BYTES_MAX: usize = 256 << 20;
 

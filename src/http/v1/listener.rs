@@ -104,6 +104,8 @@ fn entries(text: &str) -> Result<Option<Vec<Listened>>> {
         };
         entries.push(Listened::new(&name, Seen::parse(md5))?);
     }
+    // They are kept as long as the poll is held.
+    entries.shrink_to_fit();
     Ok(if entries.is_empty() { None } else { Some(entries) })
 }
 
