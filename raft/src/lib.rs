@@ -73,9 +73,10 @@
 //!
 //! # What the owner must not do
 //!
-//! - Use a [`ProposalId`] twice, *also not in another boot* and not for another attempt of the same
-//!   command: refusals of forwarded proposals are matched by it alone, and one may arrive late or twice.
-//!   (Boot number in the upper bits.) A [`ReadId`] must be unique within a boot.
+//! - Use a [`ProposalId`] or a [`ReadId`] twice, *also not in another boot or incarnation* of the node and
+//!   not for another attempt of the same command: answers from elsewhere are matched by them, may arrive
+//!   late or twice, and may have been meant for an earlier life of this node id. (Boot number in the
+//!   upper bits, below them a start that is drawn from the incarnation.)
 //! - Feed messages of peers that have not proved who they are. A message is believed to come from its
 //!   [`Sender`].
 //!

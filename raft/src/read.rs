@@ -2,8 +2,9 @@
 //!
 //! The leader notes its commit index, asks a quorum in one heartbeat round whether it still leads, and
 //! answers all readers of the round at once. A follower asks the leader and serves the read itself.
-//! Rounds are numbered by the leader and never reused within its term; a reader's id is never reused
-//! within a boot, and answers name the boot (R9).
+//! Rounds are numbered by the leader and never reused within its term; a reader's id is never reused, and
+//! answers name the boot (R9). "Never" includes other incarnations: a round may wait for its quorum while
+//! the node that asked is wiped and comes back under the same id and, it may be, the same boot number.
 
 use std::collections::{BTreeMap, VecDeque};
 

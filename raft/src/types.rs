@@ -42,7 +42,7 @@ id! {
     Token
 }
 id! {
-    /// Names a reader that waits for a read index; never used twice within one run of a node.
+    /// Names a reader that waits for a read index; never used twice, not even by another incarnation.
     ReadId
 }
 id! {

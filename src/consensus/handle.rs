@@ -87,6 +87,7 @@ pub struct Handle {
 pub(crate) struct Shared {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) pending: Arc<Pending>,
+    /// The newest reader's id; see [`super::pending::first_id`].
     pub(crate) reads: AtomicU64,
     /// The session of this boot; operation ids are made from it.
     pub(crate) session: OperationId,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use raft::{Boot, ProposalId, Refusal, Term};
+use raft::{Boot, Identity, Incarnation, ProposalId, Refusal, Term};
 use tokio::sync::oneshot;
 
 use super::handle::ProposeError;
@@ -36,8 +36,8 @@ struct Inner {
     operations: BTreeMap<u64, Operation>,
     /// Their payloads.
     bytes: usize,
-    /// Id of the newest attempt. Its upper bits are those of the boot: a refusal that was under way across
-    /// a restart must not be taken for one of ours, for it would turn "unknown" into "not written".
+    /// Id of the newest attempt. Attempts begin at [`first_id`]: a refusal that was meant for an earlier life
+    /// of this node must not be taken for one of ours, for it would turn "unknown" into "not written".
     last_attempt: u64,
     /// Attempts that nobody has refused, and whose they are.
     open_attempts: HashMap<ProposalId, u64>,
@@ -83,19 +83,29 @@ pub(crate) struct Ticket(u64);
 /// as many after each further one, so that a slow cluster is not given ever more to do.
 const FORWARD_LOST_TICKS: u64 = 50;
 
-/// Attempt ids stay below the ids of control requests (bit 63): 19 bits of the boot, 44 of a number.
-const ATTEMPT_BITS: u32 = 44;
+/// Ids of attempts and readers stay below the ids of control requests (bit 63): 19 bits of the boot, 44 of
+/// a number.
+const NUMBER_BITS: u32 = 44;
 const BOOT_BITS: u32 = 19;
 
+/// Where a life of a node begins to number its attempts and its readers, so that answers meant for another
+/// life fit nothing: boots of one incarnation differ in the upper bits; another incarnation, whose boots are
+/// numbered from 1 again, starts somewhere else below them.
+pub(crate) fn first_id(incarnation: Incarnation, boot: Boot) -> u64 {
+    let boot = boot.0 & ((1 << BOOT_BITS) - 1);
+    // The upper bits of a product with an odd number depend on all bits; half of the numbers remain.
+    let start = incarnation.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - NUMBER_BITS + 1);
+    boot << NUMBER_BITS | start
+}
+
 impl Pending {
-    pub(crate) fn new(boot: Boot) -> Pending {
-        let boot = boot.0 & ((1 << BOOT_BITS) - 1);
+    pub(crate) fn new(identity: &Identity) -> Pending {
         Pending {
             inner: Mutex::new(Inner {
                 next: 0,
                 operations: BTreeMap::new(),
                 bytes: 0,
-                last_attempt: boot << ATTEMPT_BITS,
+                last_attempt: first_id(identity.incarnation, identity.boot),
                 open_attempts: HashMap::new(),
                 closed: None,
             }),
@@ -282,8 +292,16 @@ mod tests {
 
     const TERM: Term = Term(3);
 
+    fn life(incarnation: u64, boot: u64) -> Identity {
+        Identity {
+            id: raft::NodeId(1),
+            incarnation: Incarnation(incarnation),
+            boot: Boot(boot),
+        }
+    }
+
     fn pending() -> (Pending, Ticket, oneshot::Receiver<Result<Outcome, ProposeError>>) {
-        let pending = Pending::new(Boot(7));
+        let pending = Pending::new(&life(1, 7));
         let (ticket, outcome) = pending.register(false, |_, _| Bytes::from_static(b"x")).unwrap();
         (pending, ticket, outcome)
     }
@@ -317,15 +335,19 @@ mod tests {
     }
 
     #[test]
-    fn r48_a_refusal_of_another_boot_is_not_ours() {
+    fn r48_a_refusal_of_another_life_is_not_ours() {
         let (pending, ticket, mut outcome) = pending();
         let ready = pending.start(ticket, TERM, 0).unwrap();
-        let other = Pending::new(Boot(6));
-        let (old_ticket, _old_outcome) = other.register(false, |_, _| Bytes::new()).unwrap();
-        let old = other.start(old_ticket, TERM, 0).unwrap();
-        assert_ne!(old.id, ready.id);
-        pending.refused(old.id, Refusal::Overloaded);
-        assert!(outcome.try_recv().is_err());
+        // Another boot; a wiped folder whose boots are numbered from 1 again.
+        for (incarnation, boot) in [(1, 6), (2, 7), (u64::MAX, 7)] {
+            let other = Pending::new(&life(incarnation, boot));
+            let (old_ticket, _old_outcome) = other.register(false, |_, _| Bytes::new()).unwrap();
+            let old = other.start(old_ticket, TERM, 0).unwrap();
+            assert_ne!(old.id, ready.id);
+            assert!(old.id.0 < 1 << 63, "ids of control requests begin there");
+            pending.refused(old.id, Refusal::Overloaded);
+            assert!(outcome.try_recv().is_err());
+        }
         assert!(!pending.abandon(ticket), "it may be in a log");
     }
 

@@ -458,7 +458,7 @@ impl World {
             compacted: applied.0,
             proposer: Proposer::new(session, life),
             reads: Vec::new(),
-            next_read: 0,
+            next_read: life << 32,
             heard: Default::default(),
         });
         self.reuse_session(at);
