@@ -1,3 +1,5 @@
+//! Rules of publishing and removing, case by case.
+
 use super::*;
 use crate::model::NamespaceId;
 

@@ -1,3 +1,5 @@
+//! The bytes of commands: round trips, damage, and a fixture that must be readable for ever.
+
 use super::*;
 
 /// Every kind of command with every field set, by name.

@@ -1,3 +1,5 @@
+//! Sessions and operation ids: what is applied, what is repeated, what stays unknown.
+
 use raft::Member;
 
 use super::*;
