@@ -22,7 +22,8 @@
 //! been synced: that is damage. A bad batch with nothing after it in the newest journal is the write
 //! that was under way; it was never acknowledged. In `state/` nothing is synced per write and pages
 //! arrive in any order: there a bad batch in the newest journal is always where the rows end, and the
-//! log brings the rest back; sealed journals were synced, so there it is damage as well.
+//! log brings the rest back; sealed journals were synced, so there it is damage as well, and so is an
+//! order that is broken between whole batches.
 
 use std::fs::{self, File};
 use std::io;
@@ -82,6 +83,9 @@ pub struct Bad {
     /// Intact batches found from its first byte on, in whatever order (one that is bad for its sequence
     /// number alone counts itself); 1 when the search was given up.
     pub batches_after: u64,
+    /// It is whole but for its place in the order: its sequence number has rotted, or that of a batch before
+    /// it. A torn write does not look like this: the end of its start marker lies beside its items.
+    pub is_out_of_order: bool,
     /// End of the bytes that are not zero.
     pub ends_at: u64,
 }
@@ -135,6 +139,7 @@ pub fn scan_items<'a>(bytes: &'a [u8], on_item: &mut dyn FnMut(Item<'a>)) -> Sca
                 scan.bad = Some(Bad {
                     reason,
                     batches_after: batches_in(rest.get(..content).unwrap_or_default()),
+                    is_out_of_order: parse_batch(rest, None).is_ok(),
                     ends_at: (position + content) as u64,
                 });
                 return scan;
@@ -359,6 +364,16 @@ pub enum Database {
     State,
 }
 
+impl Database {
+    /// True when its newest journal may simply end before this batch, whatever is behind it.
+    ///
+    /// NOTE: not where the order is broken. A number that has rotted upwards outranks what table files hold
+    /// since: an old applied point would come back above newer rows, and the log be applied to them again.
+    fn is_ended_by(self, bad: &Bad) -> bool {
+        self == Database::State && !bad.is_out_of_order
+    }
+}
+
 /// What the journals of a folder need before fjall may open it.
 #[derive(Clone, Debug, Default)]
 pub struct FolderScan {
@@ -445,6 +460,7 @@ pub fn scan_folder(folder: &Path, database: Database) -> Result<FolderScan, Stor
                     bad: Some(Bad {
                         reason,
                         batches_after,
+                        is_out_of_order: true,
                         ends_at,
                     }),
                     ..Scan::default()
@@ -461,7 +477,7 @@ pub fn scan_folder(folder: &Path, database: Database) -> Result<FolderScan, Stor
                 batches_after: bad.batches_after,
             };
             let active = Some(number) == newest;
-            let torn = active && (database == Database::State || bad.batches_after == 0);
+            let torn = active && (database.is_ended_by(bad) || bad.batches_after == 0);
             if torn {
                 result.torn.push(cut)
             } else {

@@ -149,3 +149,45 @@ fn a_damaged_applied_point_moves_the_rows_aside_and_the_log_brings_them_back() {
     node.apply_to(6);
     assert_eq!(rows(&node), 6);
 }
+
+/// A row that a table file holds is newer than its older version in the journal, by its sequence number. One
+/// that rots upwards must not turn that round: the applied point would be an old one above newer rows.
+#[test]
+fn r21_a_rotten_sequence_number_brings_back_no_older_applied_point() {
+    // The first batch, and one in the middle; both raised as far as the order between journals allows.
+    for batch in [0, 2] {
+        let dir = member();
+        let journal = newest_journal(&dir.path().join("state"));
+        let (mut bytes, length) = read_sparse(&journal).unwrap();
+        let start = starts(&bytes)[batch];
+        bytes[start + 5 + 3] ^= 0x40;
+        crate::support::write_sparse(&journal, &bytes, length);
+        for _ in 0..2 {
+            let node = Node::open(dir.path());
+            assert_eq!(
+                rows(&node) as u64,
+                node.tables.applied().id.index.0,
+                "batch {batch}"
+            );
+            assert_eq!(
+                node.recovered.suspicion, None,
+                "the log is whole and brings the rest back"
+            );
+            node.close();
+        }
+    }
+}
+
+/// Where the batches of a journal begin.
+fn starts(bytes: &[u8]) -> Vec<usize> {
+    let whole = storage::journal::scan(bytes).batches;
+    let is_boundary = |at: &usize| {
+        let (before, behind) = bytes.split_at(*at);
+        let (before, behind) = (storage::journal::scan(before), storage::journal::scan(behind));
+        before.bad.is_none() && behind.bad.is_none() && before.batches + behind.batches == whole
+    };
+    (0..bytes.len())
+        .filter(|at| bytes[*at] == 1)
+        .filter(is_boundary)
+        .collect()
+}
