@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use raft::{Configuration, ConfigurationError, Entry as LogEntry, EntryKind, Index, LogBase};
 use storage::{StorageError, Tables, TablesBatch};
 
@@ -16,8 +17,8 @@ use crate::config::change::{self, After, Before, Numbers};
 use crate::config::{
     ConfigId, Edit, Entry, GrayVersions, History, HistoryId, Operation, Origin, Publish, Removal,
 };
-use crate::model::{ConfigKey, OperationId};
-use crate::namespace::{Namespaces, Refusal as NamespaceRefusal, Wanted};
+use crate::model::{ConfigKey, NamespaceId, OperationId};
+use crate::namespace::{Namespaces, Refusal as NamespaceRefusal};
 
 /// Milliseconds of a day.
 const DAY_MS: i64 = 86_400_000;
@@ -265,8 +266,15 @@ impl State {
             Command::ConfigRemoveBatch { configs, origin } => {
                 self.remove_batch(pending, configs, &origin, index)
             }
-            Command::NamespaceCreate(wanted) => Ok(self.create_namespace(pending, &wanted, index)),
-            Command::NamespaceUpdate(wanted) => Ok(self.update_namespace(pending, &wanted, index)),
+            Command::NamespaceCreate(wanted) => {
+                let row = self.namespaces(pending).create(&wanted, index.0);
+                let row = row.map(rows::namespace);
+                Ok(put_namespace(pending, wanted.id, row, index))
+            }
+            Command::NamespaceUpdate(wanted) => {
+                let row = self.namespaces(pending).update(&wanted).map(rows::namespace);
+                Ok(put_namespace(pending, wanted.id, row, index))
+            }
             Command::NamespaceDelete(id) => {
                 let deleted = self.namespaces(pending).delete(&id);
                 if deleted.is_ok() {
@@ -513,35 +521,6 @@ impl State {
             .get_or_insert_with(|| self.reader.namespaces_now().as_ref().clone())
     }
 
-    fn create_namespace(&self, pending: &mut Pending, wanted: &Wanted, index: Index) -> Outcome {
-        let row = self
-            .namespaces(pending)
-            .create(wanted, index.0)
-            .map(rows::namespace);
-        namespace_outcome(row.map(|row| {
-            pending
-                .batch
-                .put(rows::NAMESPACES, wanted.id.as_str().as_bytes(), row);
-            pending.done.events.push(Event::NamespaceChanged {
-                id: wanted.id.clone(),
-                index,
-            });
-        }))
-    }
-
-    fn update_namespace(&self, pending: &mut Pending, wanted: &Wanted, index: Index) -> Outcome {
-        let row = self.namespaces(pending).update(wanted).map(rows::namespace);
-        namespace_outcome(row.map(|row| {
-            pending
-                .batch
-                .put(rows::NAMESPACES, wanted.id.as_str().as_bytes(), row);
-            pending.done.events.push(Event::NamespaceChanged {
-                id: wanted.id.clone(),
-                index,
-            });
-        }))
-    }
-
     fn raise_level(
         &mut self,
         pending: &mut Pending,
@@ -646,6 +625,19 @@ fn numbers(index: Index, position: u64) -> Numbers {
         config: ConfigId(number),
         history: HistoryId(number),
     }
+}
+
+/// Writes the row of a namespace that was made or renamed.
+fn put_namespace(
+    pending: &mut Pending,
+    id: NamespaceId,
+    row: Result<Bytes, NamespaceRefusal>,
+    index: Index,
+) -> Outcome {
+    namespace_outcome(row.map(|row| {
+        pending.batch.put(rows::NAMESPACES, id.as_str().as_bytes(), row);
+        pending.done.events.push(Event::NamespaceChanged { id, index });
+    }))
 }
 
 fn namespace_outcome(result: Result<(), NamespaceRefusal>) -> Outcome {
