@@ -190,10 +190,11 @@ impl Server {
                 Some(removal) => removal.to_string(),
                 None => String::new(),
             },
-            Ok(status) = status.wait_for(|status| status.failure.is_some()) => {
-                status.failure.clone().unwrap_or_default()
-            }
-            else => "the core has stopped".to_owned(),
+            // Its loop is gone without a word: nothing else would end this process then.
+            status = status.wait_for(|status| status.failure.is_some()) => match status {
+                Ok(status) => status.failure.clone().unwrap_or_default(),
+                Err(_) => "the core has stopped".to_owned(),
+            },
         }
     }
 

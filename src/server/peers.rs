@@ -131,7 +131,9 @@ impl Peers {
             return CallReply::refused(WhyRefused::NotAllowed, sentence);
         }
         let change = match status.raft.configuration.members.get(&member.id) {
-            Some(known) if *known == member => return self.done(handle, None),
+            // Perhaps by a change that is not committed yet, and whoever is told that he has joined asks
+            // no more: the core names the change, and its commit is waited for.
+            Some(known) if *known == member => Change::Add(member),
             Some(known) if known.incarnation == member.incarnation => Change::Readdress(member),
             Some(_) => {
                 let id = member.id;
@@ -182,7 +184,7 @@ impl Peers {
         {
             return CallReply::refused(WhyRefused::NotAllowed, sentence);
         }
-        let at = match handle.change(change).await {
+        let at = match handle.change(change.clone()).await {
             Ok(at) => at,
             Err(refusal) => return refused(handle, refusal),
         };
@@ -190,8 +192,10 @@ impl Peers {
         let obstacle = match applied {
             // The entry at that index is ours only if this node still leads the term in which it was
             // appended (or the change stood there before it led): another leader may have put its own
-            // in that place.
-            Ok(()) if is_leading_since(&handle.status(), at) => return self.done(handle, Some(at)),
+            // in that place. It may have led again since: so the membership must show the change, too.
+            Ok(()) if is_leading_since(&handle.status(), at) && shows(&handle.status(), &change) => {
+                return self.done(handle, Some(at));
+            }
             Ok(()) => "the leader has changed".to_owned(),
             Err(error) => error.to_string(),
         };
@@ -242,6 +246,17 @@ impl PeerService for Peers {
 
 fn is_leading_since(status: &NodeStatus, at: EntryId) -> bool {
     status.leads() && status.raft.term >= at.term
+}
+
+fn shows(status: &NodeStatus, change: &Change) -> bool {
+    let configuration = &status.raft.configuration;
+    match change {
+        Change::Add(member) | Change::Readdress(member) => {
+            configuration.members.get(&member.id) == Some(member)
+        }
+        // While joint it is still listed, and votes only in the set that goes.
+        Change::Remove(id) => !configuration.voters.contains(id) && !configuration.is_learner(*id),
+    }
 }
 
 /// Why voter `id` must not be taken out now: those who stay could not decide anything, not even to let
