@@ -10,32 +10,92 @@ use std::process::Command;
 /// Which modules of the root crate a module may use; upper rows of docs/architecture.md may use lower
 /// ones, never the reverse.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("main", &["server", "settings", "telemetry", "recover_cli", "cluster_cli"]),
+    (
+        "main",
+        &["server", "settings", "telemetry", "recover_cli", "cluster_cli"],
+    ),
     ("recover_cli", &["settings"]),
     ("cluster_cli", &["cluster", "settings", "clock"]),
     (
         "server",
         &[
-            "http", "grpc", "service", "push", "state", "consensus", "cluster", "config", "namespace", "model", "error",
-            "settings", "clock", "metrics", "shutdown", "telemetry",
+            "http",
+            "grpc",
+            "service",
+            "push",
+            "state",
+            "consensus",
+            "cluster",
+            "config",
+            "namespace",
+            "model",
+            "error",
+            "settings",
+            "clock",
+            "metrics",
+            "shutdown",
+            "telemetry",
         ],
     ),
     (
         "http",
-        &["service", "api_code", "model", "metrics", "error", "settings", "clock", "shutdown", "config", "namespace"],
+        &[
+            "service",
+            "api_code",
+            "model",
+            "metrics",
+            "error",
+            "settings",
+            "clock",
+            "shutdown",
+            "config",
+            "namespace",
+        ],
     ),
-    ("grpc", &["service", "api_code", "model", "metrics", "error", "settings", "clock", "shutdown", "cluster"]),
+    (
+        "grpc",
+        &[
+            "service", "api_code", "model", "metrics", "error", "settings", "clock", "shutdown", "cluster",
+        ],
+    ),
     (
         "service",
         &[
-            "consensus", "push", "config", "namespace", "cluster", "state", "model", "error", "settings", "clock", "metrics",
+            "consensus",
+            "push",
+            "config",
+            "namespace",
+            "cluster",
+            "state",
+            "model",
+            "error",
+            "settings",
+            "clock",
+            "metrics",
             "shutdown",
         ],
     ),
-    ("push", &["state", "config", "model", "clock", "metrics", "shutdown"]),
-    ("consensus", &["state", "model", "clock", "shutdown", "metrics", "error"]),
+    (
+        "push",
+        &["state", "config", "model", "clock", "metrics", "shutdown"],
+    ),
+    (
+        "consensus",
+        &["state", "model", "clock", "shutdown", "metrics", "error"],
+    ),
     ("state", &["config", "namespace", "model", "error"]),
-    ("cluster", &["consensus", "model", "error", "clock", "shutdown", "metrics", "settings"]),
+    (
+        "cluster",
+        &[
+            "consensus",
+            "model",
+            "error",
+            "clock",
+            "shutdown",
+            "metrics",
+            "settings",
+        ],
+    ),
     ("config", &["model"]),
     ("namespace", &["model"]),
     ("model", &[]),
@@ -51,13 +111,37 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// What may not be written, where it may all the same, and why.
 const BANNED: &[(&str, &[&str], &str)] = &[
     ("dbg!(", &[], "left over from a search for a bug"),
-    ("FIXME", &[], "mend it or say what is missing and why: TODO(reason)"),
-    ("unbounded_channel", &[], "every queue has a bound and says what happens at it"),
-    ("std::sync::mpsc::channel(", &[], "every queue has a bound and says what happens at it"),
-    ("tokio::spawn(", &["src/shutdown.rs"], "every task is tracked: shutdown::spawn"),
-    ("Instant::now()", &["src/clock.rs", "storage/src/writer.rs"], "time comes from clock"),
+    (
+        "FIXME",
+        &[],
+        "mend it or say what is missing and why: TODO(reason)",
+    ),
+    (
+        "unbounded_channel",
+        &[],
+        "every queue has a bound and says what happens at it",
+    ),
+    (
+        "std::sync::mpsc::channel(",
+        &[],
+        "every queue has a bound and says what happens at it",
+    ),
+    (
+        "tokio::spawn(",
+        &["src/shutdown.rs"],
+        "every task is tracked: shutdown::spawn",
+    ),
+    (
+        "Instant::now()",
+        &["src/clock.rs", "storage/src/writer.rs"],
+        "time comes from clock",
+    ),
     ("SystemTime::now()", &["src/clock.rs"], "time comes from clock"),
-    ("std::env::var", &["src/settings.rs", "src/settings/"], "settings are read in one place"),
+    (
+        "std::env::var",
+        &["src/settings.rs", "src/settings/"],
+        "settings are read in one place",
+    ),
 ];
 
 /// Functions of more than 70 lines that exist; the list may shrink, never grow without a reason beside it.
@@ -82,18 +166,28 @@ fn modules_use_only_what_lies_below_them() {
             continue;
         }
         let Some(allowed) = table.get(module.as_str()) else {
-            wrong.push(format!("{}: module `{module}` has no row in ARROWS", file.display()));
+            wrong.push(format!(
+                "{}: module `{module}` has no row in ARROWS",
+                file.display()
+            ));
             continue;
         };
         for (number, line) in production_lines(&file) {
             for used in crate_paths(&line).into_iter().filter(|used| *used != module) {
                 if table.contains_key(used.as_str()) && !allowed.contains(&used.as_str()) {
-                    wrong.push(format!("{}:{number}: `{module}` may not use `{used}`", file.display()));
+                    wrong.push(format!(
+                        "{}:{number}: `{module}` may not use `{used}`",
+                        file.display()
+                    ));
                 }
             }
         }
     }
-    assert!(wrong.is_empty(), "arrows that point the wrong way:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "arrows that point the wrong way:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -101,7 +195,9 @@ fn nothing_banned_is_written() {
     let mut wrong = Vec::new();
     for file in all_rust_files() {
         let name = file.display().to_string();
-        let tools = ["jepsen/", "loadtest/", "fuzz/"].iter().any(|tool| name.starts_with(tool))
+        let tools = ["jepsen/", "loadtest/", "fuzz/"]
+            .iter()
+            .any(|tool| name.starts_with(tool))
             || name.contains("/examples/")
             || is_test(&file);
         for (number, line) in production_lines(&file) {
@@ -127,13 +223,19 @@ fn every_file_says_what_it_is_for() {
         .filter(|file| !read(file).trim_start().starts_with("//!") && !read(file).starts_with("#!["))
         .map(|file| file.display().to_string())
         .collect();
-    assert!(silent.is_empty(), "these files do not begin with a `//!` line: {silent:?}");
+    assert!(
+        silent.is_empty(),
+        "these files do not begin with a `//!` line: {silent:?}"
+    );
 }
 
 #[test]
 fn functions_do_not_cross_the_limit() {
     let mut long = BTreeSet::new();
-    for file in ["src", "raft/src", "storage/src", "proto/src"].iter().flat_map(|dir| rust_files(dir)) {
+    for file in ["src", "raft/src", "storage/src", "proto/src"]
+        .iter()
+        .flat_map(|dir| rust_files(dir))
+    {
         if file.to_string_lossy().contains("generated") || is_test(&file) {
             continue;
         }
@@ -146,17 +248,27 @@ fn functions_do_not_cross_the_limit() {
     let known: BTreeSet<String> = LONG_FUNCTIONS.iter().map(|name| (*name).to_owned()).collect();
     let crossed: Vec<_> = long.difference(&known).collect();
     let shrunk: Vec<_> = known.difference(&long).collect();
-    assert!(crossed.is_empty(), "split these (the parent keeps the control flow): {crossed:#?}");
-    assert!(shrunk.is_empty(), "no longer long, take them off the list: {shrunk:#?}");
+    assert!(
+        crossed.is_empty(),
+        "split these (the parent keeps the control flow): {crossed:#?}"
+    );
+    assert!(
+        shrunk.is_empty(),
+        "no longer long, take them off the list: {shrunk:#?}"
+    );
 }
 
 #[test]
 fn nothing_points_outside_the_project() {
     let mut wrong = Vec::new();
     for file in tracked_files() {
-        let Ok(text) = fs::read_to_string(&file) else { continue };
+        let Ok(text) = fs::read_to_string(&file) else {
+            continue;
+        };
         for (number, line) in text.lines().enumerate() {
-            let absolute = ["/work/", "/root/", "/home/"].iter().any(|path| line.contains(path));
+            let absolute = ["/work/", "/root/", "/home/"]
+                .iter()
+                .any(|path| line.contains(path));
             if absolute && !file.ends_with("tests/tidy.rs") {
                 wrong.push(format!("{}:{}: {}", file.display(), number + 1, line.trim()));
             }
@@ -167,8 +279,19 @@ fn nothing_points_outside_the_project() {
 
 /// Licences that a package may have.
 const LICENCES: &[&str] = &[
-    "MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "CC0-1.0", "0BSD", "Unlicense",
-    "BSL-1.0", "MIT-0", "Apache-2.0 WITH LLVM-exception",
+    "MIT",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "Unicode-3.0",
+    "CC0-1.0",
+    "0BSD",
+    "Unlicense",
+    "BSL-1.0",
+    "MIT-0",
+    "Apache-2.0 WITH LLVM-exception",
 ];
 
 /// Packages that come in twice, and for whose sake.
@@ -192,28 +315,43 @@ fn packages_come_from_the_registry_once_and_under_a_licence_we_accept() {
         .current_dir(root())
         .output()
         .expect("cargo metadata runs");
-    assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).expect("cargo metadata is JSON");
+    assert!(
+        metadata.status.success(),
+        "{}",
+        String::from_utf8_lossy(&metadata.stderr)
+    );
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&metadata.stdout).expect("cargo metadata is JSON");
     let mut wrong = Vec::new();
     let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for package in metadata["packages"].as_array().expect("packages") {
         let name = package["name"].as_str().unwrap_or_default().to_owned();
-        let Some(source) = package["source"].as_str() else { continue };
+        let Some(source) = package["source"].as_str() else {
+            continue;
+        };
         if !source.starts_with("registry+") && !source.starts_with("sparse+") {
             wrong.push(format!("{name} comes from {source}"));
         }
         let licence = package["license"].as_str().unwrap_or("none").replace('/', " OR ");
         let accepted = licence.split(" OR ").any(|choice| {
-            choice.split(" AND ").all(|part| LICENCES.contains(&part.trim_matches(['(', ')', ' '])))
+            choice
+                .split(" AND ")
+                .all(|part| LICENCES.contains(&part.trim_matches(['(', ')', ' '])))
         });
         if !accepted {
             wrong.push(format!("{name} is under {licence}"));
         }
-        versions.entry(name).or_default().insert(package["version"].as_str().unwrap_or_default().to_owned());
+        versions
+            .entry(name)
+            .or_default()
+            .insert(package["version"].as_str().unwrap_or_default().to_owned());
     }
     for (name, versions) in versions {
         if versions.len() > 1 && !TWICE.contains(&name.as_str()) {
-            wrong.push(format!("{name} comes in {} versions: {versions:?}", versions.len()));
+            wrong.push(format!(
+                "{name} comes in {} versions: {versions:?}",
+                versions.len()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -260,24 +398,35 @@ fn rust_files(dir: &str) -> Vec<PathBuf> {
 }
 
 fn all_rust_files() -> Vec<PathBuf> {
-    ["src", "tests", "raft", "storage", "proto", "jepsen", "loadtest", "fuzz"]
-        .iter()
-        .flat_map(|dir| rust_files(dir))
-        .filter(|file| !file.to_string_lossy().contains("/generated/"))
-        .filter(|file| !file.ends_with("tests/tidy.rs"))
-        .collect()
+    [
+        "src", "tests", "raft", "storage", "proto", "jepsen", "loadtest", "fuzz",
+    ]
+    .iter()
+    .flat_map(|dir| rust_files(dir))
+    .filter(|file| !file.to_string_lossy().contains("/generated/"))
+    .filter(|file| !file.ends_with("tests/tidy.rs"))
+    .collect()
 }
 
 fn tracked_files() -> Vec<PathBuf> {
     let listed = Command::new("git").arg("ls-files").current_dir(root()).output();
     // Outside a checkout (a packed source) there is nothing to list and nothing to say.
     let Ok(listed) = listed else { return Vec::new() };
-    String::from_utf8_lossy(&listed.stdout).lines().map(|name| root().join(name)).collect()
+    String::from_utf8_lossy(&listed.stdout)
+        .lines()
+        .map(|name| root().join(name))
+        .collect()
 }
 
 fn top_module(file: &Path) -> String {
     let inside = file.strip_prefix("src").expect("a file of the root crate");
-    let first = inside.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+    let first = inside
+        .components()
+        .next()
+        .expect("a name")
+        .as_os_str()
+        .to_string_lossy()
+        .into_owned();
     first.trim_end_matches(".rs").to_owned()
 }
 
@@ -297,7 +446,9 @@ fn crate_paths(line: &str) -> Vec<String> {
     code.match_indices("crate::")
         .map(|(at, word)| {
             let rest = &code[at + word.len()..];
-            rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+            rest.chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect()
         })
         .filter(|name: &String| !name.is_empty())
         .collect()
@@ -310,7 +461,9 @@ fn functions(file: &Path) -> Vec<(String, usize)> {
     for (at, (_, line)) in lines.iter().enumerate() {
         let Some(name) = function_name(line) else { continue };
         let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
-        let end = lines[at..].iter().position(|(_, line)| *line == format!("{indent}}}"));
+        let end = lines[at..]
+            .iter()
+            .position(|(_, line)| *line == format!("{indent}}}"));
         found.push((name, end.unwrap_or(0) + 1));
     }
     found
@@ -318,9 +471,20 @@ fn functions(file: &Path) -> Vec<(String, usize)> {
 
 fn function_name(line: &str) -> Option<String> {
     let mut words = line.trim_start();
-    for prefix in ["pub(crate) ", "pub(super) ", "pub ", "const ", "async ", "unsafe "] {
+    for prefix in [
+        "pub(crate) ",
+        "pub(super) ",
+        "pub ",
+        "const ",
+        "async ",
+        "unsafe ",
+    ] {
         words = words.strip_prefix(prefix).unwrap_or(words);
     }
     let name = words.strip_prefix("fn ")?;
-    Some(name.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect())
+    Some(
+        name.chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .collect(),
+    )
 }

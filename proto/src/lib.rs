@@ -5,7 +5,11 @@
 //! This crate knows neither the raft core nor the server: they convert.
 
 /// Commands of the replicated state machine, as they stand in the log: `command.proto`.
-#[expect(missing_docs, clippy::large_enum_variant, reason = "generated; an envelope lives for one call")]
+#[expect(
+    missing_docs,
+    clippy::large_enum_variant,
+    reason = "generated; an envelope lives for one call"
+)]
 pub mod command {
     include!("generated/command.rs");
 }

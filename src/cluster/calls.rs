@@ -2,8 +2,8 @@
 
 use prost::Message as _;
 use raft::{
-    Boot, Change, Configuration, EntryId, Index, Member, NodeId, PeerStatus, Refusal, RoleKind, Space, Status,
-    Term,
+    Boot, Change, Configuration, EntryId, Index, Member, NodeId, PeerStatus, Refusal, RoleKind, Space,
+    Status, Term,
 };
 use storage::ClusterId;
 

@@ -666,7 +666,13 @@ async fn open_session(handle: Handle, open: watch::Sender<bool>, shutdown: Shutd
             Command::OpenSession.encode(OperationId { counter, ..session }, watermark)
         });
         let Ok((ticket, outcome)) = registered else { return };
-        if handle.shared.requests.send(Request::Propose(ticket)).await.is_err() {
+        if handle
+            .shared
+            .requests
+            .send(Request::Propose(ticket))
+            .await
+            .is_err()
+        {
             return;
         }
         match outcome.await {

@@ -161,7 +161,10 @@ impl Pending {
             .filter(|(_, operation)| operation.is_due(term, tick, self_leads))
             .map(|(counter, _)| *counter)
             .collect();
-        again.into_iter().filter_map(|counter| inner.hand_over(counter, term, tick)).collect()
+        again
+            .into_iter()
+            .filter_map(|counter| inner.hand_over(counter, term, tick))
+            .collect()
     }
 
     /// This node, as the leader of `term`, has appended it.
@@ -178,8 +181,12 @@ impl Pending {
     /// only when no other attempt can be in a log.
     pub(crate) fn refused(&self, id: ProposalId, refusal: Refusal) {
         let mut inner = self.lock();
-        let Some(counter) = inner.open_attempts.remove(&id) else { return };
-        let Some(operation) = inner.operations.get_mut(&counter) else { return };
+        let Some(counter) = inner.open_attempts.remove(&id) else {
+            return;
+        };
+        let Some(operation) = inner.operations.get_mut(&counter) else {
+            return;
+        };
         let newest = operation.open_attempts.last() == Some(&id);
         operation.open_attempts.retain(|open| *open != id);
         if !newest {
@@ -222,7 +229,11 @@ impl Pending {
         for counter in counters {
             let operation = inner.operations.get(&counter);
             let definite = operation.is_some_and(|operation| operation.open_attempts.is_empty());
-            let answer = if definite { reason.clone() } else { ProposeError::Unknown };
+            let answer = if definite {
+                reason.clone()
+            } else {
+                ProposeError::Unknown
+            };
             inner.finish(counter, Err(answer));
         }
     }
@@ -268,7 +279,11 @@ impl Inner {
         operation.attempt = Attempt::Sent { term, tick };
         operation.open_attempts.push(id);
         self.open_attempts.insert(id, counter);
-        Some(Ready { id, payload: operation.payload.clone(), essential: operation.essential })
+        Some(Ready {
+            id,
+            payload: operation.payload.clone(),
+            essential: operation.essential,
+        })
     }
 }
 
@@ -278,7 +293,9 @@ impl Operation {
             Attempt::None => true,
             Attempt::Appended { term: appended } => appended < term,
             Attempt::Sent { term: sent, tick: at } => {
-                let doublings = u32::try_from(self.open_attempts.len().saturating_sub(1)).unwrap_or(u32::MAX).min(6);
+                let doublings = u32::try_from(self.open_attempts.len().saturating_sub(1))
+                    .unwrap_or(u32::MAX)
+                    .min(6);
                 let lost = at + (FORWARD_LOST_TICKS << doublings);
                 sent < term || (!self_leads && tick >= lost)
             }

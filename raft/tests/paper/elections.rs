@@ -121,11 +121,17 @@ fn a_candidate_with_a_slow_disk_does_not_stand_again() {
     while node.status().role != RoleKind::PreCandidate {
         node.tick(1);
     }
-    let granted = VoteReply { term: Term(1), granted: true };
+    let granted = VoteReply {
+        term: Term(1),
+        granted: true,
+    };
     node.hear(2, 0, Body::PreVoteReply(granted));
     let term = node.status().term;
     node.tick(500);
-    assert_eq!((node.status().role, node.status().term), (RoleKind::Candidate, term));
+    assert_eq!(
+        (node.status().role, node.status().term),
+        (RoleKind::Candidate, term)
+    );
 }
 
 /// R1: a vote is told only once it is durable, in the very write that holds it.
