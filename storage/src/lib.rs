@@ -46,6 +46,7 @@ mod folder;
 mod hard_state;
 pub mod journal;
 mod log;
+mod manifest;
 pub mod mark;
 mod membership;
 mod metrics;

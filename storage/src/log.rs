@@ -220,6 +220,7 @@ impl Wal {
 /// `journal_compression(None)`: recovery compresses values again to verify them, so another lz4 output
 /// would refuse good journals. One worker: flushes are short, the machines have two cores.
 pub(crate) fn open_database(folder: &Path, cache_bytes: u64) -> fjall::Result<Database> {
+    crate::manifest::check(folder)?;
     let open = AssertUnwindSafe(|| {
         Database::builder(folder)
             .journal_compression(CompressionType::None)
