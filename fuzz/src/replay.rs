@@ -1,10 +1,12 @@
 //! Runs targets without libFuzzer: the corpus, seeded mutations of it, and single files.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use crate::mutate::{Dice, mutate};
 use crate::targets::Target;
@@ -67,18 +69,47 @@ pub fn run_files(check: fn(&[u8])) -> io::Result<()> {
 }
 
 fn guarded(target: &Target, origin: &str, data: &[u8]) {
+    tell_before_an_abort();
+    RUNNING.with_borrow_mut(|running| *running = describe(target, origin, data));
     let outcome = catch_unwind(AssertUnwindSafe(|| (target.check)(data)));
+    let description = RUNNING.take();
     if let Err(panic) = outcome {
-        let mut hex = String::with_capacity(2 * data.len());
-        for byte in data {
-            let _ = write!(hex, "{byte:02x}");
-        }
-        eprintln!(
-            "{} breaks its promise on {origin}; as `xxd -r -p` reads it:\n{hex}",
-            target.name
-        );
+        eprintln!("{description}");
         resume_unwind(panic);
     }
+}
+
+thread_local! {
+    /// What this thread is trying; empty between two inputs.
+    static RUNNING: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+fn describe(target: &Target, origin: &str, data: &[u8]) -> String {
+    let mut text = format!(
+        "{} breaks its promise on {origin}; as `xxd -r -p` reads it:\n",
+        target.name
+    );
+    for byte in data {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// A panic within a panic ends the process at once, so nobody catches it: the input is told by the hook.
+fn tell_before_an_abort() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            usual(info);
+            let is_final = info
+                .location()
+                .is_some_and(|place| place.file().ends_with("core/src/panicking.rs"));
+            if is_final {
+                RUNNING.with_borrow(|running| eprintln!("{running}"));
+            }
+        }));
+    });
 }
 
 fn number_from(name: &str) -> Option<u64> {

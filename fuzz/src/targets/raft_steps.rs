@@ -138,6 +138,17 @@ impl Disk {
         }
     }
 
+    /// The log writer ends the process instead of writing entries that hang on another chain. Only a leader
+    /// that lies gets that far, and only where entries are replaced whose predecessor is no longer in memory:
+    /// elsewhere the core itself drops what it sends.
+    fn refuses(&self, persist: &Persist) -> bool {
+        let Some((from, first)) = persist.truncate_from.zip(persist.entries.first()) else {
+            return false;
+        };
+        let before = self.log.point(from.prev().0);
+        persist.reset_to.is_none() && before.is_none_or(|before| before.checksum != first.previous)
+    }
+
     fn configurations(&self) -> Vec<(Index, Configuration)> {
         let base = self.log.base.id.index;
         let is_known = base.0 > 0 || !self.configuration.members.is_empty();
@@ -468,6 +479,14 @@ impl Node {
     /// Takes the effects of a turn, checks and keeps them.
     fn turn(&mut self) {
         let effects = self.raft.take_effects();
+        if effects
+            .persist
+            .as_ref()
+            .is_some_and(|persist| self.page.refuses(persist))
+        {
+            self.restart(usize::MAX);
+            return;
+        }
         for (to, message) in &effects.send {
             self.expect_true(*to, message, false);
         }
