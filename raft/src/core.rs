@@ -68,8 +68,8 @@ pub(crate) struct Core {
 
     /// Newest complete snapshot file of this node.
     pub(crate) snapshot: Option<SnapshotMeta>,
-    /// A snapshot was asked for at this tick and has not come.
-    pub(crate) making: Option<u64>,
+    /// A snapshot was asked for and has not come.
+    pub(crate) making: Option<Making>,
     /// The snapshot that is being received and installed.
     pub(crate) receiving: Option<crate::receive::Receiving>,
     /// A cut of the log that waits for the checksum of its last entry.
@@ -91,6 +91,17 @@ pub(crate) struct Core {
     pub(crate) draft: Persist,
     /// Something happened since effects were taken last.
     pub(crate) is_dirty: bool,
+}
+
+/// A snapshot that the owner is making.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Making {
+    /// Tick at which it was asked for last.
+    pub(crate) asked: u64,
+    /// Tick at which it was asked for first.
+    pub(crate) since: u64,
+    /// What was applied then: the snapshot will end here or later.
+    pub(crate) from: Index,
 }
 
 /// What a read from the disk is for.

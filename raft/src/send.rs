@@ -4,7 +4,7 @@
 //! way. Pieces arrive in order or are refused with where to go on; silence for an election timeout
 //! starts over from the last acknowledged piece.
 
-use crate::core::{Core, LoadFor};
+use crate::core::{Core, LoadFor, Making};
 use crate::effects::{LoadWhat, SnapshotWork};
 use crate::input::Loaded;
 use crate::leader::Leader;
@@ -76,8 +76,13 @@ impl Core {
             return Some(meta.clone());
         }
         let patience = u64::from(self.config.election_ticks) * SNAPSHOT_PATIENCE_TIMEOUTS;
-        if self.making.is_none_or(|since| self.now - since >= patience) {
-            self.making = Some(self.now);
+        if self
+            .making
+            .is_none_or(|making| self.now - making.asked >= patience)
+        {
+            let (asked, since, from) = (self.now, self.now, self.applied);
+            let first = self.making.unwrap_or(Making { asked, since, from });
+            self.making = Some(Making { asked, ..first });
             self.out.snapshot = Some(SnapshotWork::Make { at_least: base });
         }
         None
@@ -87,7 +92,8 @@ impl Core {
     pub(crate) fn on_snapshot_made(&mut self, made: Option<SnapshotMeta>) {
         let Some(meta) = made else {
             // Asked for again after a while, not at once: what was wrong is hardly mended yet.
-            self.making = self.making.map(|_| self.now);
+            let asked = self.now;
+            self.making = self.making.map(|making| Making { asked, ..making });
             return;
         };
         self.making = None;
@@ -121,6 +127,10 @@ impl Core {
 
 /// Election timeouts after which a snapshot that was asked for and did not come is asked for again.
 const SNAPSHOT_PATIENCE_TIMEOUTS: u64 = 4;
+
+/// Election timeouts for which a snapshot that is being made holds the log (a minute of them). One that
+/// takes longer is overtaken by the log on a busy cluster, and made anew.
+const MAKING_TIMEOUTS_MAX: u32 = 120;
 
 /// Election timeouts for which a transfer that does not get further still holds the log.
 const STALLED_TIMEOUTS_MAX: u32 = 20;
@@ -267,7 +277,7 @@ impl Leader {
     /// transfer to a peer that has not been heard of, or that does not get further, does not hold the
     /// log: it starts over with a newer snapshot. Otherwise one broken peer would fill this disk.
     pub(crate) fn compaction_limit(&mut self, core: &Core, wanted: Index) -> Index {
-        let mut limit = wanted;
+        let mut limit = self.making_limit(core).map_or(wanted, |from| wanted.min(from));
         for peer in self.peers.values() {
             if let Mode::Snapshot(sending) = &peer.mode
                 && let Some(meta) = sending.meta()
@@ -286,6 +296,21 @@ impl Leader {
             }
         }
         limit
+    }
+
+    /// Where a snapshot that is being made for a peer will end at the earliest. Were the log cut beyond it
+    /// meanwhile, the snapshot would be useless once it is there, and so the next, for as long as writes go
+    /// on: the peer would never get one. A disk that is filling up is more important, though.
+    fn making_limit(&self, core: &Core) -> Option<Index> {
+        let making = core.making.filter(|making| {
+            let held = core.now - making.since;
+            held < u64::from(core.config.election_ticks) * u64::from(MAKING_TIMEOUTS_MAX)
+        })?;
+        let is_waiting = |peer: &Progress| {
+            matches!(&peer.mode, Mode::Snapshot(sending) if sending.meta().is_none())
+                && peer.is_active(core.now, core.config.election_ticks)
+        };
+        (core.space == Space::Ample && self.peers.values().any(is_waiting)).then_some(making.from)
     }
 }
 

@@ -111,6 +111,12 @@ fn obey(cluster: &mut Cluster, words: &[&str]) {
         "lose" => lose(cluster, words),
         "hold" => cluster.hold_disk(number(1), true),
         "release" => cluster.hold_disk(number(1), false),
+        "hold-snapshots" => {
+            cluster.hold_snapshots(number(1), true);
+        }
+        "release-snapshots" => {
+            cluster.hold_snapshots(number(1), false);
+        }
         "crash" => cluster.crash(number(1)),
         "restart" => restart(cluster, number(1), &words[2..]),
         "partition" => {

@@ -350,6 +350,36 @@ fn a_snapshot_never_removes_a_matching_tail() {
     );
 }
 
+/// R15: while a snapshot is being made, writes go on and the log is cut all the time. It is not cut beyond
+/// the snapshot, which would otherwise be useless when it is there, and so would the next one.
+#[test]
+fn the_log_waits_for_a_snapshot_that_is_being_made() {
+    let mut cluster = Cluster::new(&[1, 2, 3], small_config());
+    cluster.elect(1);
+    cluster.crash(3);
+    cluster.propose(1, &["a", "b", "c"]);
+    cluster.settle();
+    cluster.step(1, Input::Compact(Index(4)));
+    assert_eq!(cluster.node(1).raft.status().base, Index(4));
+    cluster.restart(3, |_, _| {});
+    cluster.hold_snapshots(1, true);
+    cluster.tick(1, 2);
+    cluster.settle();
+    for text in ["d", "e", "f"] {
+        cluster.propose(1, &[text]);
+        cluster.settle();
+        let applied = cluster.node(1).raft.status().applied;
+        cluster.step(1, Input::Compact(applied));
+    }
+    assert_eq!(cluster.hold_snapshots(1, true), 1, "asked for one, and only once");
+    cluster.settle();
+    let status = cluster.node(3).raft.status();
+    assert_eq!((status.base, status.last), (Index(4), Index(7)));
+    // Nobody needs it any more.
+    cluster.step(1, Input::Compact(Index(7)));
+    assert_eq!(cluster.node(1).raft.status().base, Index(7));
+}
+
 /// R15: the log restarts only after the whole file is durable, the state machine is fed only after
 /// that, and the leader is told last.
 #[test]

@@ -130,6 +130,8 @@ pub(crate) struct Node {
     /// Writes that wait, when the disk was told to.
     pub(crate) queue: VecDeque<Persist>,
     pub(crate) is_disk_held: bool,
+    /// Snapshots that were begun and not told of, while they take long.
+    held_snapshots: Option<Vec<SnapshotMeta>>,
     pub(crate) is_up: bool,
     seed: u64,
 }
@@ -217,6 +219,7 @@ impl Cluster {
             disk,
             queue: VecDeque::new(),
             is_disk_held: false,
+            held_snapshots: None,
             is_up: true,
             seed,
         };
@@ -320,13 +323,30 @@ impl Cluster {
         }
     }
 
+    /// Snapshots take long: they are begun at once and done when this is taken back. Gives how many were
+    /// begun meanwhile.
+    pub(crate) fn hold_snapshots(&mut self, id: u64, is_held: bool) -> usize {
+        let node = self.nodes.get_mut(&NodeId(id)).unwrap();
+        let made = node.held_snapshots.take().unwrap_or_default();
+        node.held_snapshots = is_held.then(Vec::new);
+        let count = made.len();
+        for meta in made {
+            self.step(id, Input::SnapshotMade(Some(meta)));
+        }
+        count
+    }
+
     fn do_snapshot(&mut self, id: NodeId, work: SnapshotWork) {
         let node = self.nodes.get_mut(&id).unwrap();
         match work {
             SnapshotWork::Make { .. } => {
                 let (meta, file) = make_snapshot(&node.disk, &node.raft);
                 node.disk.snapshot = Some((meta.clone(), file));
-                node.raft.step(Input::SnapshotMade(Some(meta)));
+                if let Some(made) = &mut node.held_snapshots {
+                    made.push(meta);
+                } else {
+                    node.raft.step(Input::SnapshotMade(Some(meta)));
+                }
             }
             SnapshotWork::Install(meta) => {
                 let (held, file) = node.disk.snapshot.clone().unwrap();
