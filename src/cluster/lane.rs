@@ -138,6 +138,11 @@ impl Lane {
     async fn work(&self, peer: &Peer) {
         let mut failures = 0;
         loop {
+            if !self.is_eager(peer) {
+                // After a failed dial the queue is closed. The next message is what makes a lane on demand
+                // dial again, so it must be let in.
+                self.queue.open();
+            }
             tokio::select! {
                 biased;
                 () = self.queue.filled() => {}

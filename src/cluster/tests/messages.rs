@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use bytes::Bytes;
 use raft::{
     Append, Body, Checksum, Configuration, Entry, EntryId, EntryKind, Incarnation, Index, Member, Message,
-    Proposal, ProposalId, SnapshotChunk, SnapshotMeta, Term,
+    NodeId, Proposal, ProposalId, SnapshotChunk, SnapshotMeta, Term,
 };
 use tokio::net::TcpListener;
 
@@ -79,6 +79,53 @@ async fn many_forwarded_proposals_travel_as_several_messages() {
         }
     }
     assert!(received == proposals);
+}
+
+/// The lane of snapshots is dialled when there is something to say. That its peer was away once, when
+/// there was, must not be the last time.
+#[tokio::test]
+async fn a_snapshot_reaches_a_member_that_was_away() {
+    let first = Node::start(1);
+    let listen = Node::start(2).stop().await;
+    let away = Member {
+        address: listen.to_string(),
+        id: NodeId(2),
+        incarnation: identity(2).incarnation,
+    };
+    first.transport.set_members(&membership(&[first.member(), away]));
+    let is_dropped = || {
+        let peers = first.transport.peers();
+        let bulk = peers[0].lanes.iter().find(|lane| lane.class == Class::Bulk);
+        bulk.is_some_and(|lane| lane.dropped > 0)
+    };
+    first.transport.send(NodeId(2), first.message(chunk(0)));
+    first
+        .wait_for("the loss of a piece", |event| {
+            (matches!(event, Event::Unreachable(NodeId(2))) && is_dropped()).then_some(())
+        })
+        .await;
+    let second = Node::with(Setup {
+        listen,
+        ..Setup::new(2)
+    });
+    second
+        .transport
+        .set_members(&membership(&[first.member(), second.member()]));
+    let resend = async {
+        loop {
+            // As the core does: what was lost is sent again.
+            first.transport.send(second.id, first.message(chunk(1)));
+            first
+                .wait_for("a loss", |event| {
+                    matches!(event, Event::Unreachable(_)).then_some(())
+                })
+                .await;
+        }
+    };
+    tokio::select! {
+        received = second.receive(first.id, 1) => assert_eq!(received[0], first.message(chunk(1))),
+        () = resend => {}
+    }
 }
 
 /// A receiver that does not take pieces of a snapshot holds up neither heartbeats nor appends.
