@@ -155,6 +155,9 @@ impl Transport {
             if let Some(member) = routes.members.get(&id)
                 && member.incarnation() == incarnation
             {
+                // It knows best where it is. The membership may list where it was, and when a majority has
+                // moved there is nobody to change that until some of them have found each other.
+                member.readdress(address);
                 member.called();
                 return;
             }
