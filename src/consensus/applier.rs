@@ -56,6 +56,7 @@ impl Applier {
             parts,
             bytes_since_compaction: 0,
             syncing: Arc::default(),
+            snapshotting: Arc::default(),
         };
         let thread = std::thread::Builder::new()
             .name("applier".into())
@@ -91,6 +92,8 @@ struct Worker {
     bytes_since_compaction: usize,
     /// A sync before a compaction is under way; another one would only wait behind it.
     syncing: Arc<AtomicBool>,
+    /// A snapshot is being made; another one would only take the disk from it.
+    snapshotting: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -218,7 +221,14 @@ impl Worker {
     }
 
     /// Writes the file on a thread of its own, from a view of this moment.
+    ///
+    /// The core asks again when it has waited for some seconds; a large state takes longer, and the answer
+    /// to the first request answers the later ones.
     fn make_snapshot(&mut self) {
+        if self.snapshotting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let snapshotting = self.snapshotting.clone();
         let view = self.parts.state.tables().view();
         let configuration = self.parts.state.configuration();
         let snapshots = self.parts.snapshots.clone();
@@ -231,10 +241,13 @@ impl Worker {
                     None
                 }
             };
+            // Before it is told: the core may ask for the next one at once.
+            snapshotting.store(false, Ordering::Release);
             drop(events.blocking_send(Event::SnapshotMade(made)));
         });
         if let Err(error) = spawned {
             tracing::error!(%error, "no thread for a snapshot");
+            self.snapshotting.store(false, Ordering::Release);
             self.tell(Event::SnapshotMade(None));
         }
     }
