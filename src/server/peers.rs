@@ -19,6 +19,9 @@ use crate::consensus::{Handle, Inbox, NodeStatus};
 /// A membership change is applied within this, or it is not known whether it will be.
 const CHANGE_WITHIN: Duration = Duration::from_secs(10);
 
+/// Longer than the core counts a silent member as active (an election timeout, 0.5 s).
+const HEARD_WITHIN: Duration = Duration::from_millis(700);
+
 /// A transfer is given up by the core within an election timeout (0.5 s); it may then be asked for again.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -177,12 +180,18 @@ impl Peers {
 
     /// Makes a change of the membership and answers once it is committed.
     async fn change(&self, handle: &Handle, change: Change) -> CallReply {
-        let status = handle.status();
         if let Change::Remove(id) = change
-            && status.leads()
-            && let Some(sentence) = without_majority(&status, id)
+            && handle.status().leads()
         {
-            return CallReply::refused(WhyRefused::NotAllowed, sentence);
+            // Whoever is counted as answering then has answered since the question came: a member that has
+            // just died would count a little longer otherwise.
+            tokio::time::sleep(HEARD_WITHIN).await;
+            let status = handle.status();
+            if status.leads()
+                && let Some(sentence) = without_majority(&status, id)
+            {
+                return CallReply::refused(WhyRefused::NotAllowed, sentence);
+            }
         }
         let at = match handle.change(change.clone()).await {
             Ok(at) => at,
