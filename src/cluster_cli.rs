@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use self::ask::Operator;
-use self::report::View;
+pub use self::report::{MemberView, View};
 use crate::cluster::ClusterToken;
 use crate::settings::{Cluster, ClusterAsk, ClusterCommand};
 

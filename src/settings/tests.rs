@@ -233,7 +233,7 @@ fn recover_takes_settings_before_and_behind_it() {
 
 #[test]
 fn cluster_commands_are_read() {
-    let env = [("RNACOS_CLUSTER_TOKEN", "hunter2")];
+    let env = [("RNACOS_CLUSTER_TOKEN", "hunter22")];
     let asked = |arguments: &[&str]| match invoke(arguments, &env, "").unwrap().action {
         Action::Cluster(command) => command,
         other => panic!("{other:?}"),

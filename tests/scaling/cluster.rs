@@ -12,10 +12,10 @@ use rnacos::settings::{ClusterAsk, ClusterCommand, Settings};
 use tempfile::TempDir;
 
 /// Only a bug makes a wait as long as this, also on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Limits with which a log is cut after some hundred small writes.
-pub fn small() -> Tuning {
+pub(crate) fn small() -> Tuning {
     Tuning {
         raft: raft::Config {
             retained_bytes_max: 16 << 10,
@@ -28,7 +28,7 @@ pub fn small() -> Tuning {
 }
 
 /// A node that does not run: its folder, and how it is started.
-pub struct Node {
+pub(crate) struct Node {
     id: u64,
     folder: Arc<TempDir>,
     join: Option<String>,
@@ -39,7 +39,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn fresh(id: u64) -> Node {
+    pub(crate) fn fresh(id: u64) -> Node {
         Node {
             id,
             folder: Arc::new(tempfile::tempdir().expect("a folder")),
@@ -50,37 +50,37 @@ impl Node {
         }
     }
 
-    pub fn joining(mut self, door: String) -> Node {
+    pub(crate) fn joining(mut self, door: String) -> Node {
         self.join = Some(door);
         self
     }
 
-    pub fn at_port(mut self, port: u16) -> Node {
+    pub(crate) fn at_port(mut self, port: u16) -> Node {
         self.port = port;
         self
     }
 
     /// On another port than before, so at another address.
-    pub fn anywhere(mut self) -> Node {
+    pub(crate) fn anywhere(mut self) -> Node {
         self.port = 0;
         self
     }
 
-    pub fn tuned(mut self, tuning: Tuning) -> Node {
+    pub(crate) fn tuned(mut self, tuning: Tuning) -> Node {
         self.tuning = tuning;
         self
     }
 
-    pub fn grpc_port(&self) -> u16 {
+    pub(crate) fn grpc_port(&self) -> u16 {
         self.port
     }
 
     /// End of its log when it was stopped.
-    pub fn last(&self) -> Index {
+    pub(crate) fn last(&self) -> Index {
         self.last
     }
 
-    pub async fn try_start(&self) -> anyhow::Result<Running> {
+    pub(crate) async fn try_start(&self) -> anyhow::Result<Running> {
         let (id, port) = (self.id.to_string(), self.port.to_string());
         let dir = self.folder.path().display().to_string();
         let address = format!("127.0.0.1:{port}");
@@ -112,31 +112,31 @@ impl Node {
 }
 
 /// A node that runs.
-pub struct Running {
+pub(crate) struct Running {
     node: Node,
     server: Server,
 }
 
 impl Running {
-    pub fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &Server {
         &self.server
     }
 
-    pub fn grpc_port(&self) -> u16 {
+    pub(crate) fn grpc_port(&self) -> u16 {
         self.node.port
     }
 
-    pub fn door(&self) -> String {
+    pub(crate) fn door(&self) -> String {
         self.server.grpc_address().to_string()
     }
 
     /// Stops it in order; its folder is gone with it.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         drop(self.halt().await);
     }
 
     /// Stops it in order, to be started again.
-    pub async fn halt(self) -> Node {
+    pub(crate) async fn halt(self) -> Node {
         let last = self.server.consensus().applied();
         assert!(
             self.server.stop().await,
@@ -147,7 +147,7 @@ impl Running {
     }
 
     /// Waits for a status.
-    pub async fn wait(&self, what: &str, is_it: impl Fn(&NodeStatus) -> bool) -> Arc<NodeStatus> {
+    pub(crate) async fn wait(&self, what: &str, is_it: impl Fn(&NodeStatus) -> bool) -> Arc<NodeStatus> {
         let mut changes = self.server.consensus().status_changes();
         let found = tokio::time::timeout(PATIENCE, changes.wait_for(|status| is_it(status))).await;
         match found {
@@ -162,14 +162,14 @@ impl Running {
 }
 
 /// Nodes that run.
-pub struct Cluster {
+pub(crate) struct Cluster {
     nodes: Vec<Running>,
     tuning: Tuning,
 }
 
 impl Cluster {
     /// `count` voters, ids from 1.
-    pub async fn of(count: u64, tuning: Tuning) -> Cluster {
+    pub(crate) async fn of(count: u64, tuning: Tuning) -> Cluster {
         let founder = Node::fresh(1).tuned(tuning).try_start().await.expect("a founder");
         let mut cluster = Cluster {
             nodes: vec![founder],
@@ -182,16 +182,16 @@ impl Cluster {
         cluster
     }
 
-    pub async fn join(&mut self, id: u64) {
+    pub(crate) async fn join(&mut self, id: u64) {
         let node = Node::fresh(id).tuned(self.tuning).joining(self.door());
         self.add(node.try_start().await.expect("it joins"));
     }
 
-    pub fn add(&mut self, node: Running) {
+    pub(crate) fn add(&mut self, node: Running) {
         self.nodes.push(node);
     }
 
-    pub fn take(&mut self, id: u64) -> Running {
+    pub(crate) fn take(&mut self, id: u64) -> Running {
         let place = self
             .nodes
             .iter()
@@ -200,7 +200,7 @@ impl Cluster {
         self.nodes.remove(place)
     }
 
-    pub fn node(&self, id: u64) -> &Running {
+    pub(crate) fn node(&self, id: u64) -> &Running {
         self.nodes
             .iter()
             .find(|node| node.node.id == id)
@@ -208,22 +208,22 @@ impl Cluster {
     }
 
     /// Peer door of the first node.
-    pub fn door(&self) -> String {
+    pub(crate) fn door(&self) -> String {
         self.nodes[0].door()
     }
 
-    pub fn http(&self) -> Vec<SocketAddr> {
+    pub(crate) fn http(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(|node| node.server.http_address()).collect()
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         for node in self.nodes {
             node.stop().await;
         }
     }
 
     /// Id of the leader, once one runs here that its term knows.
-    pub async fn leader(&self) -> u64 {
+    pub(crate) async fn leader(&self) -> u64 {
         let status = self.nodes[0]
             .wait("hear of a leader", |status| {
                 status
@@ -239,7 +239,7 @@ impl Cluster {
     }
 
     /// Waits until every node counts exactly these as voters, and nobody else as a member.
-    pub async fn has_voters(&self, ids: &[u64]) {
+    pub(crate) async fn has_voters(&self, ids: &[u64]) {
         let ids: Vec<NodeId> = ids.iter().copied().map(NodeId).collect();
         for node in &self.nodes {
             node.wait(&format!("count {ids:?} as the voters"), |status| {
@@ -253,7 +253,7 @@ impl Cluster {
     }
 
     /// Waits until every node knows where every other one is.
-    pub async fn has_addresses(&self) {
+    pub(crate) async fn has_addresses(&self) {
         for node in &self.nodes {
             node.wait("learn the new addresses", |status| {
                 self.nodes.iter().all(|other| {
@@ -266,7 +266,7 @@ impl Cluster {
     }
 
     /// Waits until every node has applied what any node had committed when this began.
-    pub async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         let end = self
             .nodes
             .iter()
@@ -283,7 +283,7 @@ impl Cluster {
     }
 
     /// Waits until one node has applied what any node had committed when this began.
-    pub async fn settle_at_least(&self, id: u64) {
+    pub(crate) async fn settle_at_least(&self, id: u64) {
         let end = self
             .nodes
             .iter()
@@ -296,7 +296,7 @@ impl Cluster {
     }
 
     /// `rnacos cluster …`, by way of the first node.
-    pub async fn ask(&self, ask: ClusterAsk) -> Result<Answer, Failure> {
+    pub(crate) async fn ask(&self, ask: ClusterAsk) -> Result<Answer, Failure> {
         let command = ClusterCommand {
             ask,
             at: Some(self.door()),
@@ -306,21 +306,21 @@ impl Cluster {
         Box::pin(cluster_cli::carry_out(&command, &settings.cluster)).await
     }
 
-    pub async fn done(&self, ask: ClusterAsk) -> String {
+    pub(crate) async fn done(&self, ask: ClusterAsk) -> String {
         match self.ask(ask.clone()).await {
             Ok(Answer::Done(told)) => told,
             other => panic!("{ask:?}: {other:?}"),
         }
     }
 
-    pub async fn refused(&self, ask: ClusterAsk) -> String {
+    pub(crate) async fn refused(&self, ask: ClusterAsk) -> String {
         match self.ask(ask.clone()).await {
             Err(Failure::NotDone(told)) => told,
             other => panic!("{ask:?}: {other:?}"),
         }
     }
 
-    pub async fn view(&self) -> View {
+    pub(crate) async fn view(&self) -> View {
         match self.ask(ClusterAsk::Status).await {
             Ok(Answer::View(view)) => *view,
             other => panic!("{other:?}"),

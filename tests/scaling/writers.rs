@@ -23,7 +23,7 @@ enum Said {
 }
 
 /// Writers that run.
-pub struct Writers {
+pub(crate) struct Writers {
     shared: Arc<Shared>,
     tasks: Vec<JoinHandle<(String, Vec<Said>)>>,
     /// Acknowledged writes of each writer.
@@ -36,7 +36,7 @@ struct Shared {
 }
 
 impl Writers {
-    pub fn start(count: usize, addresses: Vec<SocketAddr>) -> Writers {
+    pub(crate) fn start(count: usize, addresses: Vec<SocketAddr>) -> Writers {
         let (stop, _) = watch::channel(false);
         let shared = Arc::new(Shared {
             addresses: Mutex::new(addresses),
@@ -52,12 +52,12 @@ impl Writers {
     }
 
     /// From now on these nodes are written to.
-    pub fn reach(&self, addresses: Vec<SocketAddr>) {
+    pub(crate) fn reach(&self, addresses: Vec<SocketAddr>) {
         *self.shared.addresses.lock().expect("no writer panics") = addresses;
     }
 
     /// Waits until each writer has had this many more writes acknowledged.
-    pub async fn progress(&self, writes: usize) {
+    pub(crate) async fn progress(&self, writes: usize) {
         for done in &self.done {
             let mut done = done.clone();
             let target = *done.borrow() + writes;
@@ -66,7 +66,7 @@ impl Writers {
         }
     }
 
-    pub async fn stop(self) -> Record {
+    pub(crate) async fn stop(self) -> Record {
         self.shared.stop.send_replace(true);
         let mut record = Record::default();
         for task in self.tasks {
@@ -79,11 +79,11 @@ impl Writers {
 
 /// What every writer was told, in order: the n-th write of a key has the value n.
 #[derive(Debug, Default)]
-pub struct Record(BTreeMap<String, Vec<Said>>);
+pub(crate) struct Record(BTreeMap<String, Vec<Said>>);
 
 impl Record {
     /// Every node must have, of each key, the last acknowledged write, or one that is not known.
-    pub async fn check(&self, nodes: &[SocketAddr]) {
+    pub(crate) async fn check(&self, nodes: &[SocketAddr]) {
         let mut wrong = Vec::new();
         for (key, said) in &self.0 {
             let last = said
