@@ -1,6 +1,6 @@
 //! Black-box proofs: real servers are started, broken, and asked whether they kept what they promised.
 //!
-//! A harness knows nothing of the server but its binary, its environment variables and HTTP v1. Every
+//! A harness knows nothing of the server but its binary, its environment variables, HTTP v1 (and `rnacos cluster`). Every
 //! scenario ends in a [`verdict::Report`]: *passed*, *violated*, or *void* when the demanded fault did
 //! not happen or too little succeeded. Void counts as failed: a run that proves nothing must not look
 //! like one that does.
@@ -25,6 +25,7 @@ pub mod load;
 pub mod node;
 pub mod pause_leader;
 pub mod power_cut;
+pub mod scale;
 pub mod strace;
 pub mod syncs;
 pub mod verdict;

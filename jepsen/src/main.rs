@@ -12,7 +12,7 @@ use jepsen::chaos::nemesis::Group;
 use jepsen::chaos::network::{self, Kind};
 use jepsen::verdict::{Report, tell};
 use jepsen::{
-    announcement, chaos, errors, first_starts, kill_all, leader_kill, pause_leader, power_cut, syncs,
+    announcement, chaos, errors, first_starts, kill_all, leader_kill, pause_leader, power_cut, scale, syncs,
 };
 
 /// Black-box proofs against real server processes.
@@ -69,6 +69,15 @@ enum Scenario {
         /// Seconds of each pause.
         #[arg(long, default_value_t = 9.0)]
         seconds: f64,
+    },
+    /// 1, 3, 5 and 3 nodes under writes, a rolling restart, a lost disk, by `rnacos cluster`.
+    Scale {
+        /// Clients that write all the time.
+        #[arg(long, default_value_t = 4)]
+        writers: usize,
+        /// Writes per second and client.
+        #[arg(long, default_value_t = 50.0)]
+        rate: f64,
     },
     /// strace: a sync on a majority before each answer, and how many writes share one.
     Syncs,
@@ -220,6 +229,7 @@ async fn run(scenario: Scenario, server: &std::path::Path, scratch: &Scratch) ->
         Scenario::PauseLeader { rounds, seconds } => {
             pause_leader::run(server, scratch, rounds, Duration::from_secs_f64(seconds)).await
         }
+        Scenario::Scale { writers, rate } => scale::run(server, scratch, writers, rate).await,
         Scenario::Syncs => syncs::run(server, scratch).await,
         Scenario::Chaos(chaos) => chaos_runs(server, scratch, chaos).await,
         Scenario::Errors { only } => errors::run(server, scratch, &only).await,
