@@ -74,9 +74,15 @@ async fn leave(server: &Path, cluster: &mut Cluster, report: &mut Report) -> any
         ensure!(output.status.code() == Some(0), "remove {id}: {}", said(&output));
         let mut gone = cluster.nodes.pop().context("more nodes than stay")?;
         let ended = wait_for_exit(&mut gone).await?;
-        report.demand(ended.code == Some(1) && ended.said.contains("was removed from the cluster"), || {
-            format!("node {id} was taken out and ended with {:?}: {}", ended.code, ended.said)
-        });
+        report.demand(
+            ended.code == Some(1) && ended.said.contains("was removed from the cluster"),
+            || {
+                format!(
+                    "node {id} was taken out and ended with {:?}: {}",
+                    ended.code, ended.said
+                )
+            },
+        );
     }
     report.figure("removal of a node", &removals);
     tell(format!("{STAY} nodes"));
@@ -112,9 +118,15 @@ async fn lose_a_disk(server: &Path, cluster: &mut Cluster, report: &mut Report) 
     std::fs::remove_dir_all(&cluster.nodes[place].spec.data)?;
     cluster.nodes[place].start()?;
     let refused = wait_for_exit(&mut cluster.nodes[place]).await?;
-    report.demand(refused.said.contains(&format!("rnacos cluster remove {id}")), || {
-        format!("node {id} started without its data ended with {:?}: {}", refused.code, refused.said)
-    });
+    report.demand(
+        refused.said.contains(&format!("rnacos cluster remove {id}")),
+        || {
+            format!(
+                "node {id} started without its data ended with {:?}: {}",
+                refused.code, refused.said
+            )
+        },
+    );
     let output = operator(server, &cluster.nodes[0], &["remove", &id]).await?;
     ensure!(output.status.code() == Some(0), "remove {id}: {}", said(&output));
     start(&mut cluster.nodes[place]).await?;
@@ -152,7 +164,10 @@ async fn wait_for_exit(node: &mut Node) -> anyhow::Result<Ended> {
 /// `rnacos cluster …` by way of this node.
 async fn operator(server: &Path, node: &Node, arguments: &[&str]) -> anyhow::Result<Output> {
     let mut command = std::process::Command::new(server);
-    command.arg("cluster").args(arguments).args(["--at", &node.spec.advertised]);
+    command
+        .arg("cluster")
+        .args(arguments)
+        .args(["--at", &node.spec.advertised]);
     // A setting of this machine's is none of the run's.
     command.env_clear().current_dir(&node.spec.directory);
     Ok(tokio::task::spawn_blocking(move || command.output()).await??)
