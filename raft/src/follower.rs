@@ -304,6 +304,7 @@ fn checked(append: &Append, core: &Core) -> Option<Vec<(Index, Configuration)>> 
         return None;
     }
     let mut checksum = None;
+    let mut is_new = false;
     let mut configurations = Vec::new();
     for entry in &append.entries {
         let is_next = entry.index() == before.index.next() && entry.term() >= before.term;
@@ -311,8 +312,10 @@ fn checked(append: &Append, core: &Core) -> Option<Vec<(Index, Configuration)>> 
         if !is_next || !is_chained || entry.term() > core.term || core.is_too_large(&entry.payload) {
             return None;
         }
-        // Entries that are here already are not looked at again: only their ids matter.
-        if !core.log.holds(entry.id) {
+        // Entries that are here already are not looked at again: only their ids matter. Behind one that is
+        // new all are: it takes what stands there away, and these are what comes in its place.
+        is_new |= !core.log.holds(entry.id);
+        if is_new {
             if !entry.is_intact() {
                 return None;
             }

@@ -152,6 +152,35 @@ fn terms_that_descend_have_no_effect() {
     assert_eq!(node.status().last, Index(9));
 }
 
+/// R40: an entry that the log holds is not looked at again, unless it comes behind one that replaces it.
+#[test]
+fn what_stands_behind_a_conflict_is_looked_at() {
+    let mut node = Lone::new();
+    let append = |entries: [Entry; 2]| {
+        Body::Append(raft::Append {
+            previous: id(0, 0),
+            entries: entries.into(),
+            commit: Index(0),
+        })
+    };
+    let command =
+        |term, index, previous| Entry::seal(id(term, index), EntryKind::Command, Bytes::new(), previous);
+    let first = command(2, 1, Checksum(0));
+    let second = command(3, 2, first.checksum);
+    node.hear(2, 5, append([first, second]));
+    assert_eq!(node.status().last, Index(2));
+    node.said();
+    let other = command(3, 1, Checksum(0));
+    let text = Bytes::from_static(b"not a membership");
+    let garbage = Entry::seal(id(3, 2), EntryKind::Configuration, text, other.checksum);
+    let mut rotten = command(3, 2, other.checksum);
+    rotten.payload = Bytes::from_static(b"not what was sealed");
+    for second in [garbage, rotten] {
+        node.hear(2, 5, append([other.clone(), second]));
+        assert_eq!(node.said(), [], "it is taken for a leader's");
+    }
+}
+
 /// Replies of an earlier boot speak of a disk that may have lost something since.
 #[test]
 fn replies_of_earlier_boots_are_ignored() {
