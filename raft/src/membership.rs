@@ -96,6 +96,19 @@ impl Configuration {
         self.members.get(&id).map(|member| member.incarnation)
     }
 
+    /// True when [`Configuration::encode`] takes it and somebody votes: what every member sends. From a peer
+    /// it may be anything.
+    pub(crate) fn is_sound(&self) -> bool {
+        let is_known = |id: &NodeId| self.members.contains_key(id);
+        let is_filed = |(id, member): (&NodeId, &Member)| {
+            *id != NodeId(0) && member.id == *id && member.address.len() <= ADDRESS_BYTES_MAX
+        };
+        !self.voters.is_empty()
+            && self.members.len() <= MEMBERS_MAX
+            && self.voters.iter().chain(&self.outgoing).all(is_known)
+            && self.members.iter().all(is_filed)
+    }
+
     /// What a change makes of this configuration: `Ok(None)` when there is nothing to do. Changes to
     /// who votes go through a joint configuration; learners and addresses move no majority and do not.
     ///

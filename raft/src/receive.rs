@@ -215,7 +215,7 @@ fn is_sound(chunk: &SnapshotChunk) -> bool {
     let fits = end.is_some_and(|end| end <= chunk.meta.size_bytes);
     let is_plausible = chunk.meta.last.index.0 > 0
         && chunk.meta.last.index.0 < crate::core::PLAUSIBLE_MAX
-        && !chunk.meta.configuration.voters.is_empty();
+        && chunk.meta.configuration.is_sound();
     fits && is_plausible && chunk.checksum == crc32fast::hash(&chunk.data)
 }
 

@@ -152,6 +152,49 @@ fn terms_that_descend_have_no_effect() {
     assert_eq!(node.status().last, Index(9));
 }
 
+/// R40: a membership that contradicts itself could be neither stored nor passed on.
+#[test]
+fn a_snapshot_with_an_impossible_membership_has_no_effect() {
+    let mut unknown_voter = cluster::voters(&[1, 2, 3]);
+    unknown_voter.voters.insert(NodeId(9));
+    let mut crowded = cluster::voters(&[1, 2, 3]);
+    let member = |id| raft::Member {
+        id: NodeId(id),
+        incarnation: raft::Incarnation(id),
+        address: format!("n{id}:1"),
+    };
+    let crowd = 10..=10 + raft::MEMBERS_MAX as u64;
+    crowded.members.extend(crowd.map(|id| (NodeId(id), member(id))));
+    let mut endless = cluster::voters(&[1, 2, 3]);
+    let address = "a".repeat(raft::ADDRESS_BYTES_MAX + 1);
+    endless
+        .members
+        .insert(NodeId(4), raft::Member { address, ..member(4) });
+    let mut misfiled = cluster::voters(&[1, 2, 3]);
+    misfiled.members.insert(NodeId(5), member(6));
+    for configuration in [unknown_voter, crowded, endless, misfiled] {
+        let mut node = Lone::new();
+        let data = Bytes::from_static(b"snapshot ");
+        let meta = raft::SnapshotMeta {
+            last: id(3, 9),
+            checksum: Checksum(1),
+            configuration,
+            size_bytes: data.len() as u64,
+            file_checksum: crc32fast::hash(&data),
+        };
+        let checksum = crc32fast::hash(&data);
+        let chunk = raft::SnapshotChunk {
+            meta,
+            offset: 0,
+            data,
+            checksum,
+        };
+        node.hear(2, 5, Body::Snapshot(chunk));
+        assert_eq!(node.status().base, Index(0));
+        assert_eq!(node.said(), []);
+    }
+}
+
 /// R40: an entry that the log holds is not looked at again, unless it comes behind one that replaces it.
 #[test]
 fn what_stands_behind_a_conflict_is_looked_at() {
