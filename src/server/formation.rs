@@ -28,6 +28,10 @@ const ATTEMPT_WITHIN: Duration = Duration::from_secs(15);
 /// Between two lines in the log about why a node has not joined yet.
 const WORD_EVERY: Duration = Duration::from_secs(5);
 
+/// Hints at a leader followed without a pause: two nodes that know each other as the leader would otherwise
+/// keep a joining node running between them.
+const HINTS_MAX: u32 = 3;
+
 /// Pause between two attempts.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(300);
 
@@ -190,10 +194,12 @@ async fn ask_to_join(join_address: &str, token: &ClusterToken, member: Member) -
     let deadline = clock::now() + JOIN_WITHIN;
     let mut address = join_address.to_owned();
     let mut next_word = clock::now();
+    let mut hints = 0;
     loop {
         let obstacle = match attempt(&address, &credentials, &member).await {
             Attempt::Joined(cluster_id) => return Ok(cluster_id),
-            Attempt::AskInstead(leader) if leader != address => {
+            Attempt::AskInstead(leader) if leader != address && hints < HINTS_MAX => {
+                hints += 1;
                 address = leader;
                 continue;
             }
@@ -221,6 +227,7 @@ async fn ask_to_join(join_address: &str, token: &ClusterToken, member: Member) -
                 JOIN_WITHIN.as_secs()
             );
         }
+        hints = 0;
         join_address.clone_into(&mut address);
         tokio::time::sleep(ATTEMPT_PAUSE).await;
     }
