@@ -80,7 +80,9 @@ impl Disk {
                 checksum: meta.checksum,
             };
             self.log.log.clear();
-            self.configuration = meta.configuration.clone();
+            // The record of the base takes its bytes.
+            let decoded = Configuration::decode(&meta.configuration.encode());
+            self.configuration = decoded.expect("a membership that comes back");
         }
         if let Some(from) = persist.truncate_from {
             assert!(
