@@ -122,8 +122,8 @@ const BANNED: &[(&str, &[&str], &str)] = &[
         "every queue has a bound and says what happens at it",
     ),
     (
-        "std::sync::mpsc::channel(",
-        &[],
+        "mpsc::channel()",
+        &["storage/src/writer.rs"],
         "every queue has a bound and says what happens at it",
     ),
     (

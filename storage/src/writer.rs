@@ -114,6 +114,8 @@ impl LogWriter {
         self,
         on_completion: impl FnMut(Completion) + Send + 'static,
     ) -> std::io::Result<WriterHandle> {
+        // Bounded by who submits: the core gives out no more than `uncommitted_bytes_max` before it hears
+        // that a write is durable, and whoever waits here would keep heartbeats waiting.
         let (submit, queue) = mpsc::channel();
         let metrics = self.state.metrics.clone();
         let thread = std::thread::Builder::new()
