@@ -91,7 +91,7 @@ async fn chaos_run(bug: &str, seconds: u64) -> Report {
 
 async fn pause(bug: &str) -> Report {
     let scratch = Scratch::new(None, "jepsen-mock").expect("scratch");
-    pause_leader::run(&mock(&scratch, bug), &scratch, 1, Duration::from_millis(600))
+    pause_leader::run(&mock(&scratch, bug), &scratch, 1, Duration::from_secs(2))
         .await
         .expect("carried out")
 }

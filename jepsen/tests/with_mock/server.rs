@@ -1,10 +1,12 @@
 //! A fake of the HTTP API: processes around a shared folder, which is their only and instant truth.
 //!
-//! Linearizable by construction (one file lock around everything), and as durable as kill -9 asks. The
-//! leader is the living, unpaused process with the lowest id. Bugs are chosen by the program's own name.
+//! Linearizable by construction and as durable as kill -9 asks: every value of a register is a file of its
+//! own, numbered, linked into its place whole and only where that number is still free. No lock is held, so
+//! a process that is stopped at any point holds nobody up. The leader is the living, unpaused process with
+//! the lowest id. Bugs are chosen by the program's own name.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -15,14 +17,28 @@ use std::time::Duration;
 /// A wrong server does wrong once in so many requests.
 const EVERY: u64 = 25;
 
-/// Requests served longer after they came than this were queued while the process was stopped.
-const STALE_AFTER: Duration = Duration::from_millis(300);
+/// A process whose heart did not beat for so long was stopped.
+const STOPPED_AFTER: Duration = Duration::from_millis(300);
+
+/// How long a process that was stopped counts as just woken: the queued requests are served in this time
+/// on a busy machine too.
+const WAKING: Duration = Duration::from_secs(2);
+
+/// The register that says who leads.
+const LEADER: &str = "leader";
+
+/// Stands before the content of a value; a value without it says that the register was removed.
+const PRESENT: char = '=';
 
 struct Mock {
     id: u64,
     store: PathBuf,
     bug: String,
     requests: AtomicU64,
+    /// Numbers the files that wait to be linked.
+    drafts: AtomicU64,
+    /// The highest number seen of each register: only where the search for the newest begins.
+    seen: std::sync::Mutex<HashMap<String, u64>>,
     /// What each register held before: for stale reads.
     before: std::sync::Mutex<HashMap<String, Option<String>>>,
     /// Heartbeat of this process: how long ago it last ran shows that it was stopped.
@@ -52,6 +68,8 @@ pub(crate) fn serve() {
         store,
         bug,
         requests: AtomicU64::new(0),
+        drafts: AtomicU64::new(0),
+        seen: std::sync::Mutex::default(),
         before: std::sync::Mutex::default(),
         alive: now.into(),
         woke: None.into(),
@@ -70,7 +88,7 @@ impl Mock {
         loop {
             std::thread::sleep(Duration::from_millis(20));
             let mut alive = self.alive.lock().expect("never poisoned");
-            if alive.elapsed() > STALE_AFTER {
+            if alive.elapsed() > STOPPED_AFTER {
                 *self.woke.lock().expect("never poisoned") = Some(std::time::Instant::now());
             }
             *alive = std::time::Instant::now();
@@ -79,16 +97,16 @@ impl Mock {
 
     /// Whether this process was stopped until a moment ago.
     fn just_woke(&self) -> bool {
-        let slept = self.alive.lock().expect("never poisoned").elapsed() > STALE_AFTER;
+        let slept = self.alive.lock().expect("never poisoned").elapsed() > STOPPED_AFTER;
         slept
             || self
                 .woke
                 .lock()
                 .expect("never poisoned")
-                .is_some_and(|woke| woke.elapsed() < STALE_AFTER)
+                .is_some_and(|woke| woke.elapsed() < WAKING)
     }
 
-    fn connection(&self, stream: TcpStream) {
+    fn connection(self: &Arc<Self>, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
         let mut reader = BufReader::new(stream.try_clone().expect("clone"));
         let mut writer = stream;
@@ -103,13 +121,18 @@ impl Mock {
         }
     }
 
-    fn answer(&self, method: &str, path: &str, parameters: &HashMap<String, String>) -> (u16, String) {
+    fn answer(
+        self: &Arc<Self>,
+        method: &str,
+        path: &str,
+        parameters: &HashMap<String, String>,
+    ) -> (u16, String) {
         let key = parameters.get("dataId").map(String::as_str).unwrap_or_default();
         let turn = self.requests.fetch_add(1, Ordering::Relaxed) % EVERY == EVERY - 1;
         match (method, path) {
             ("GET", "/nacos/v1/raft/metrics") => (200, self.metrics()),
             ("GET", "/nacos/v1/cs/configs") => {
-                let found = self.locked(|mock| mock.get(key));
+                let (_, found) = self.newest(key);
                 let stale =
                     (self.bug == "stale-read" && turn) || (self.bug == "late-stale" && self.just_woke());
                 let before = self.before.lock().expect("never poisoned").get(key).cloned();
@@ -120,37 +143,36 @@ impl Mock {
             }
             ("POST", "/nacos/v1/cs/configs") => self.publish(key, parameters, turn && key != "probe"),
             ("DELETE", "/nacos/v1/cs/configs") => {
-                self.locked(|mock| mock.set(key, None));
+                self.set_where(key, None, |_| true);
                 (200, "true".into())
             }
             _ => (404, String::new()),
         }
     }
 
-    fn publish(&self, key: &str, parameters: &HashMap<String, String>, turn: bool) -> (u16, String) {
+    fn publish(
+        self: &Arc<Self>,
+        key: &str,
+        parameters: &HashMap<String, String>,
+        turn: bool,
+    ) -> (u16, String) {
         let content = parameters.get("content").cloned().unwrap_or_default();
         if self.bug == "lost-ack" && turn {
             return (200, "true".into());
         }
-        let applied = self.locked(|mock| {
-            let matches = parameters.get("casMd5").is_none_or(|wanted| {
-                mock.get(key)
-                    .is_some_and(|found| jepsen::api::md5_hex(&found) == *wanted)
-                    || mock.bug == "blind-cas"
-            });
-            if matches {
-                mock.set(key, Some(content.clone()));
-            }
-            matches
+        let applied = self.set_where(key, Some(&content), |found| {
+            parameters.get("casMd5").is_none_or(|wanted| {
+                found.is_some_and(|found| jepsen::api::md5_hex(found) == *wanted) || self.bug == "blind-cas"
+            })
         });
         if self.bug == "phantom" && turn {
             return (400, "refused".into());
         }
         if self.bug == "double-apply" && turn && applied {
-            let (store, key) = (self.store.clone(), key.to_owned());
+            let (mock, key) = (Arc::clone(self), key.to_owned());
             std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(100));
-                let _ = fs::write(store.join("configs").join(name(&key)), content);
+                mock.set_where(&key, Some(&content), |_| true);
             });
         }
         if applied {
@@ -161,57 +183,73 @@ impl Mock {
     }
 
     fn metrics(&self) -> String {
-        self.locked(|mock| {
-            let alive = |id: &u64| {
-                let pid = fs::read_to_string(mock.store.join(format!("node{id}.pid"))).ok()?;
-                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-                let state = stat.rsplit_once(") ")?.1.chars().next()?;
-                (!"TtZX".contains(state)).then_some(*id)
-            };
-            let leader = (1..=9).find_map(|id| alive(&id)).unwrap_or(mock.id);
-            let number = |name: &str| -> u64 {
-                fs::read_to_string(mock.store.join(name)).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
-            };
-            let mut term = number("term");
-            if number("leader") != leader {
-                term += 1;
-                let _ = fs::write(mock.store.join("term"), term.to_string());
-                let _ = fs::write(mock.store.join("leader"), leader.to_string());
-            }
-            let state = if leader == mock.id { "Leader" } else { "Follower" };
-            let id = mock.id;
-            format!(
-                r#"{{"id":{id},"state":"{state}","current_term":{term},"last_log_index":1,"last_applied":1,"current_leader":{leader}}}"#
-            )
-        })
+        let alive = |id: &u64| {
+            let pid = fs::read_to_string(self.store.join(format!("node{id}.pid"))).ok()?;
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let state = stat.rsplit_once(") ")?.1.chars().next()?;
+            (!"TtZX".contains(state)).then_some(*id)
+        };
+        let leader = (1..=9).find_map(|id| alive(&id)).unwrap_or(self.id);
+        // The leader is a register like others, and the number of its value is the term.
+        let name = leader.to_string();
+        self.set_where(LEADER, Some(&name), |found| found != Some(&name));
+        let (term, _) = self.newest(LEADER);
+        let state = if leader == self.id { "Leader" } else { "Follower" };
+        let id = self.id;
+        format!(
+            r#"{{"id":{id},"state":"{state}","current_term":{term},"last_log_index":1,"last_applied":1,"current_leader":{leader}}}"#
+        )
     }
 
-    /// One file lock around everything; the kernel frees it when a process is killed.
-    fn locked<T>(&self, act: impl FnOnce(&Self) -> T) -> T {
-        let lock = File::create(self.store.join("lock")).expect("lock file");
-        lock.lock().expect("lock");
-        act(self)
-    }
-
-    fn get(&self, key: &str) -> Option<String> {
-        fs::read_to_string(self.store.join("configs").join(name(key))).ok()
-    }
-
-    fn set(&self, key: &str, content: Option<String>) {
-        let path = self.store.join("configs").join(name(key));
-        self.before
+    /// The newest value of a register and its number; 0 and nothing for one that was never set.
+    fn newest(&self, key: &str) -> (u64, Option<String>) {
+        let mut number = self
+            .seen
             .lock()
             .expect("never poisoned")
-            .insert(key.to_owned(), self.get(key));
-        match content {
-            Some(content) => {
-                // Whole or not at all, even if this process is killed in between.
-                let aside = self.store.join(format!("aside{}", self.id));
-                fs::write(&aside, content).expect("write");
-                fs::rename(aside, path).expect("rename");
-            }
-            None => drop(fs::remove_file(path)),
+            .get(key)
+            .copied()
+            .unwrap_or(0);
+        while self.value_file(key, number + 1).exists() {
+            number += 1;
         }
+        self.seen
+            .lock()
+            .expect("never poisoned")
+            .insert(key.to_owned(), number);
+        let text = match number {
+            0 => String::new(),
+            _ => fs::read_to_string(self.value_file(key, number)).expect("linked whole and never removed"),
+        };
+        (number, text.strip_prefix(PRESENT).map(str::to_owned))
+    }
+
+    /// Sets a register if `wanted` holds of its newest value; says whether it did.
+    fn set_where(&self, key: &str, content: Option<&str>, wanted: impl Fn(Option<&str>) -> bool) -> bool {
+        let draft = format!("draft{}.{}", self.id, self.drafts.fetch_add(1, Ordering::Relaxed));
+        let draft = self.store.join(draft);
+        let text = content.map_or(String::new(), |content| format!("{PRESENT}{content}"));
+        fs::write(&draft, text).expect("write");
+        let done = loop {
+            let (number, found) = self.newest(key);
+            if !wanted(found.as_deref()) {
+                break false;
+            }
+            self.before
+                .lock()
+                .expect("never poisoned")
+                .insert(key.to_owned(), found);
+            // Fails where another process was first with this number: then its value is the newest.
+            if fs::hard_link(&draft, self.value_file(key, number + 1)).is_ok() {
+                break true;
+            }
+        };
+        fs::remove_file(draft).expect("only this process knows it");
+        done
+    }
+
+    fn value_file(&self, key: &str, number: u64) -> PathBuf {
+        self.store.join("configs").join(format!("{}@{number}", name(key)))
     }
 }
 
