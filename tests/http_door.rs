@@ -1,119 +1,13 @@
 //! The HTTP door over real sockets: what it takes, what it refuses and in which words, and that nothing
 //! changes when it refuses.
 
-use std::net::SocketAddr;
+#[path = "http_door/support.rs"]
+mod support;
 
-use rnacos::server::Server;
-use rnacos::settings::Settings;
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A server with a folder of its own, and the ways to talk to it.
-struct Door {
-    server: Server,
-    _folder: TempDir,
-}
-
-/// A parsed answer.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
-    }
-}
-
-impl Door {
-    async fn open(settings: &[(&str, &str)]) -> Door {
-        let folder = tempfile::tempdir().expect("a folder");
-        let dir = folder.path().display().to_string();
-        let base = [
-            ("RNACOS_DATA_DIR", dir.as_str()),
-            ("RNACOS_SDK_HOST", "127.0.0.1"),
-            ("RNACOS_HTTP_PORT", "0"),
-        ];
-        let all: Vec<_> = base.iter().chain(settings).copied().collect();
-        let server = Server::start(Settings::with(&all).expect("settings"))
-            .await
-            .expect("a server");
-        Door {
-            server,
-            _folder: folder,
-        }
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.server.http_address()
-    }
-
-    /// Sends bytes on a connection of its own and reads the first answer.
-    async fn raw(&self, request: impl AsRef<[u8]>) -> Answer {
-        let mut socket = TcpStream::connect(self.address()).await.expect("a connection");
-        // The server may answer and close before it has everything.
-        drop(socket.write_all(request.as_ref()).await);
-        read_answer(&mut socket).await
-    }
-
-    async fn get(&self, target: &str) -> Answer {
-        self.raw(format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n"))
-            .await
-    }
-
-    async fn post(&self, target: &str, form: &str) -> Answer {
-        let length = form.len();
-        self.raw(format!(
-            "POST {target} HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\n\
-             content-length: {length}\r\n\r\n{form}"
-        ))
-        .await
-    }
-
-    async fn close(self) {
-        assert!(self.server.stop().await, "the server stops in order");
-    }
-}
-
-async fn read_answer(socket: &mut TcpStream) -> Answer {
-    let mut bytes = Vec::new();
-    loop {
-        if let Some(answer) = parse(&bytes) {
-            return answer;
-        }
-        let read = socket.read_buf(&mut bytes).await.unwrap_or(0);
-        assert!(
-            read > 0,
-            "the connection ended after {:?}",
-            String::from_utf8_lossy(&bytes)
-        );
-    }
-}
-
-fn parse(bytes: &[u8]) -> Option<Answer> {
-    let at = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
-    let head = String::from_utf8_lossy(bytes.get(..at)?).into_owned();
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    let mut answer = Answer {
-        status,
-        head,
-        body: String::new(),
-    };
-    let length: usize = answer
-        .header("content-length")
-        .and_then(|length| length.parse().ok())
-        .unwrap_or(0);
-    let body = bytes.get(at + 4..at + 4 + length)?;
-    answer.body = String::from_utf8_lossy(body).into_owned();
-    Some(answer)
-}
+use self::support::{Door, read_answer};
 
 const CONFIGS: &str = "/nacos/v1/cs/configs";
 
