@@ -16,6 +16,7 @@ pub mod model;
 pub mod namespace;
 pub mod push;
 pub mod recover_cli;
+pub mod seeded;
 pub mod server;
 pub mod service;
 pub mod settings;

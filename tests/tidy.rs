@@ -81,9 +81,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "consensus",
-        &["state", "model", "clock", "shutdown", "metrics", "error"],
+        &[
+            "state", "model", "clock", "shutdown", "metrics", "error", "seeded",
+        ],
     ),
-    ("state", &["config", "namespace", "model", "error"]),
+    ("state", &["config", "namespace", "model", "error", "seeded"]),
     (
         "cluster",
         &[
@@ -105,6 +107,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("metrics", &["model", "clock", "error"]),
     ("shutdown", &[]),
+    ("seeded", &[]),
     ("telemetry", &["settings", "shutdown"]),
 ];
 
@@ -139,7 +142,7 @@ const BANNED: &[(&str, &[&str], &str)] = &[
     ("SystemTime::now()", &["src/clock.rs"], "time comes from clock"),
     (
         "std::env::var",
-        &["src/settings.rs", "src/settings/"],
+        &["src/settings.rs", "src/settings/", "src/seeded.rs"],
         "settings are read in one place",
     ),
 ];

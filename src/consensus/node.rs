@@ -25,6 +25,7 @@ use super::pending::{Pending, Ready, first_id};
 use super::ports::Transport;
 use super::status::NodeStatus;
 use crate::model::OperationId;
+use crate::seeded;
 use crate::shutdown::Shutdown;
 use crate::state::{self, Command, Outcome, State};
 
@@ -184,7 +185,7 @@ impl Node {
     /// The core refuses its settings, or no thread could be started.
     pub fn start(parts: NodeParts) -> anyhow::Result<(Node, Handle, Inbox)> {
         let NodeParts {
-            config,
+            mut config,
             identity,
             recovered,
             seed,
@@ -204,6 +205,7 @@ impl Node {
             counter: 0,
         };
         let applied_at_start = recovered.applied;
+        seeded::in_core(&mut config);
         let raft = Raft::new(config, identity, recovered, seed)?;
         let (message_sender, messages) = mpsc::channel(MESSAGES_MAX);
         let (unreachable_sender, unreachable) = mpsc::channel(MESSAGES_MAX);
