@@ -1,7 +1,9 @@
 //! Wire types, and nothing else.
 //!
-//! The modules are generated from the `.proto` files beside this crate's `Cargo.toml`; the Rust code is
-//! checked in, so a build needs no `protoc`. `proto/tests/generated.rs` compares and regenerates it.
+//! [`command`], [`cluster`] and [`tables`] are generated from the `.proto` files beside this crate's
+//! `Cargo.toml`; the Rust code is checked in, so a build needs no `protoc`. `proto/tests/generated.rs`
+//! compares and regenerates it. [`nacos`] holds what SDKs say: one generated envelope and, by hand, the
+//! JSON messages inside; [`grpc`] is the framing around it.
 //! This crate knows neither the raft core nor the server: they convert.
 
 /// Commands of the replicated state machine, as they stand in the log: `command.proto`.
@@ -24,3 +26,6 @@ pub mod cluster {
 pub mod tables {
     include!("generated/tables.rs");
 }
+
+pub mod grpc;
+pub mod nacos;

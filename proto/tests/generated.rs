@@ -59,6 +59,7 @@ fn generate(root: &Path) -> BTreeMap<String, String> {
     prost_build::Config::new()
         .bytes(["."])
         .btree_map(["."])
+        .default_package_filename("nacos_grpc_service")
         .out_dir(out.path())
         .compile_fds(descriptors)
         .expect("Rust code from the descriptors");
