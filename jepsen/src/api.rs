@@ -17,6 +17,12 @@ use tokio::time::timeout;
 /// Group of everything the harness publishes.
 pub const GROUP: &str = "jepsen";
 
+/// Stands between the words of an entry of a long poll.
+const WORD: &str = "\u{2}";
+
+/// Ends an entry.
+const LINE: &str = "\u{1}";
+
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome<T> {
@@ -35,7 +41,8 @@ impl<T> Outcome<T> {
         matches!(self, Self::Done(_))
     }
 
-    fn map<U>(self, with: impl FnOnce(T) -> U) -> Outcome<U> {
+    /// The same, with another answer.
+    pub fn map<U>(self, with: impl FnOnce(T) -> U) -> Outcome<U> {
         match self {
             Self::Done(value) => Outcome::Done(with(value)),
             Self::Refused(why) => Outcome::Refused(why),
@@ -74,6 +81,8 @@ pub struct Client {
     address: SocketAddr,
     patience: Duration,
     connection: Option<Connection>,
+    /// How many there were.
+    connections: u64,
     request: Vec<u8>,
 }
 
@@ -85,6 +94,7 @@ impl Client {
             address,
             patience,
             connection: None,
+            connections: 0,
             request: Vec::new(),
         }
     }
@@ -95,6 +105,7 @@ impl Client {
             .await
             .context("connecting took too long")?;
         self.connection = Some(opened?);
+        self.connections += 1;
         Ok(())
     }
 
@@ -144,6 +155,45 @@ impl Client {
         }
     }
 
+    /// A long poll (`/configs/listener`) of these keys and the contents the client has of them, held for
+    /// `hold` at most: the keys that are told to have changed. The client's patience must be longer.
+    pub async fn poll(
+        &mut self,
+        has: impl Iterator<Item = (&str, Option<&str>)>,
+        hold: Duration,
+    ) -> Outcome<Vec<String>> {
+        let mut listening = String::new();
+        for (key, content) in has {
+            let md5 = content.map(md5_hex).unwrap_or_default();
+            listening.extend([key, WORD, GROUP, WORD, &md5, LINE]);
+        }
+        let form = encode(&[("Listening-Configs", &listening)]);
+        let mut request = std::mem::take(&mut self.request);
+        request.clear();
+        // The server answers half a second before the time named here.
+        let head = format!(
+            "POST {CONFIGS}/listener HTTP/1.1\r\nHost: {}\r\nLong-Pulling-Timeout: {}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
+            self.address,
+            hold.as_millis() + 500,
+            form.len()
+        );
+        request.extend_from_slice(head.as_bytes());
+        request.extend_from_slice(form.as_bytes());
+        match self.exchange(request).await {
+            Outcome::Done(Reply { status: 200, body }) => Outcome::Done(told(&body)),
+            Outcome::Done(reply) => Outcome::Refused(format!("{} {}", reply.status, reply.body)),
+            Outcome::Refused(why) => Outcome::Refused(why),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        }
+    }
+
+    /// Connections opened so far: two requests between which this did not change were sent on one.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections
+    }
+
     /// The node's view of the raft group.
     pub async fn raft_status(&mut self) -> anyhow::Result<RaftStatus> {
         match self.call("GET", "/nacos/v1/raft/metrics").await {
@@ -181,7 +231,10 @@ impl Client {
             .is_none_or(|connection| !connection.usable())
         {
             self.connection = match tokio::time::timeout_at(deadline, Connection::open(self.address)).await {
-                Ok(Ok(connection)) => Some(connection),
+                Ok(Ok(connection)) => {
+                    self.connections += 1;
+                    Some(connection)
+                }
                 Ok(Err(error)) => return Outcome::Refused(format!("not connected: {error}")),
                 Err(_) => return Outcome::Refused("not connected in time".to_owned()),
             };
@@ -208,6 +261,14 @@ impl Client {
             }
         }
     }
+}
+
+/// The keys in the answer to a long poll: `dataId%02group%01` for each, then a newline.
+fn told(body: &str) -> Vec<String> {
+    let entries = body.trim().split("%01").filter(|entry| !entry.is_empty());
+    entries
+        .map(|entry| entry.split("%02").next().unwrap_or(entry).to_owned())
+        .collect()
 }
 
 /// A write's answer: 200 `true` is done, 4xx and 503 certainly not, everything else unknown.
@@ -293,6 +354,12 @@ mod tests {
         let text = r#"{"id":1,"state":"Follower","current_term":3,"last_log_index":9,"last_applied":8,"current_leader":null}"#;
         assert_eq!(raft_status(text).expect("complete").leader, None);
         assert!(raft_status("{}").is_err());
+    }
+
+    #[test]
+    fn the_answer_to_a_long_poll_names_the_changed() {
+        assert!(told("").is_empty());
+        assert_eq!(told("a.1%02jepsen%01b%02jepsen%01\n"), ["a.1", "b"]);
     }
 
     #[test]

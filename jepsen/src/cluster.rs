@@ -127,8 +127,9 @@ impl Cluster {
         }
     }
 
-    /// Starts every node that is not running, resumes the paused ones, and waits until each takes writes.
-    pub async fn repair(&mut self) -> anyhow::Result<()> {
+    /// Starts every node that is not running, resumes the paused ones, and waits until each takes writes,
+    /// `patience` for each.
+    pub async fn repair(&mut self, patience: Duration) -> anyhow::Result<()> {
         for node in &mut self.nodes {
             node.resume()?;
             if !node.runs() {
@@ -136,7 +137,7 @@ impl Cluster {
             }
         }
         for node in &mut self.nodes {
-            node.wait_until_it_writes(START_PATIENCE).await?;
+            node.wait_until_it_writes(patience).await?;
         }
         Ok(())
     }

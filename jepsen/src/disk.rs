@@ -11,12 +11,20 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::ioctl::{Setter, ioctl, opcode};
 
 /// Bytes of an image; sparse, so only what is written takes room.
 const IMAGE_BYTES: u64 = 2 << 30;
+
+/// What takes the room away while the disk is nearly full.
+const FILLER: &str = "filler";
+
+/// How long an unmount is tried: nobody uses the disk then.
+const BUSY_MAX: Duration = Duration::from_secs(5);
 
 /// `EXT4_GOING_FLAGS_NOLOGFLUSH`: stop at once, write nothing more, the journal neither.
 const NO_LOG_FLUSH: u32 = 2;
@@ -68,6 +76,25 @@ impl Disk {
         self.mount()
     }
 
+    /// Takes room away until no more than `left_bytes` can be written.
+    pub fn fill(&self, left_bytes: u64) -> anyhow::Result<()> {
+        let stat = statvfs(&self.mount_point).map_err(io::Error::from)?;
+        let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let filler = File::create(self.mount_point.join(FILLER))?;
+        let taken_bytes = free_bytes.saturating_sub(left_bytes).max(1);
+        // Allocates without writing: takes no time, and the image stays as small as it is.
+        fallocate(&filler, FallocateFlags::empty(), 0, taken_bytes).map_err(io::Error::from)?;
+        Ok(())
+    }
+
+    /// Gives the room back; no error if none was taken.
+    pub fn make_room(&self) -> io::Result<()> {
+        match std::fs::remove_file(self.mount_point.join(FILLER)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn mount(&mut self) -> anyhow::Result<()> {
         call(
             Command::new("mount")
@@ -80,9 +107,14 @@ impl Disk {
     }
 
     fn unmount(&mut self) -> anyhow::Result<()> {
-        if self.mounted {
-            call(Command::new("umount").arg(&self.mount_point))?;
-            self.mounted = false;
+        let begun = Instant::now();
+        while self.mounted {
+            match call(Command::new("umount").arg(&self.mount_point)) {
+                Ok(()) => self.mounted = false,
+                // Somebody who looks at all file systems (`df`) keeps it busy for a moment.
+                Err(_) if begun.elapsed() < BUSY_MAX => std::thread::sleep(Duration::from_millis(20)),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -123,6 +155,29 @@ mod tests {
     use super::*;
     use loadtest::process::Scratch;
     use std::io::Write as _;
+
+    /// Room is taken away at once, and comes back at once.
+    #[test]
+    fn a_disk_is_filled_and_emptied() {
+        let scratch = Scratch::new(None, "jepsen-full").expect("scratch");
+        let disk = match Disk::new(scratch.path(), "disk") {
+            Ok(disk) => disk,
+            Err(error) => {
+                crate::verdict::tell(format!("not proved here, a disk cannot be mounted: {error:#}"));
+                return;
+            }
+        };
+        let free_mib = || {
+            let stat = statvfs(disk.path()).expect("statvfs");
+            (stat.f_bavail * stat.f_frsize) >> 20
+        };
+        let before = free_mib();
+        disk.make_room().expect("nothing to remove");
+        disk.fill(20 << 20).expect("fill");
+        assert!(free_mib() <= 20, "{} MiB are free", free_mib());
+        disk.make_room().expect("remove");
+        assert!(free_mib() + 1 >= before);
+    }
 
     /// Proves the tool itself: synced data outlives the cut, unsynced data does not, and a sync after the
     /// cut fails. Says why and proves nothing where mounting is not allowed (no root, no loop devices).

@@ -8,7 +8,7 @@ use loadtest::content::Dice;
 use loadtest::process::Scratch;
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::{Cluster, HEAL_PATIENCE};
+use crate::cluster::{Cluster, HEAL_PATIENCE, START_PATIENCE};
 use crate::ledger::{Ledger, Said, Writers};
 use crate::verdict::{Durations, Report, tell};
 
@@ -42,7 +42,7 @@ pub async fn run(
         }
         let killed = Instant::now();
         writers.stop().await;
-        if let Err(error) = cluster.repair().await {
+        if let Err(error) = cluster.repair(START_PATIENCE).await {
             report.violate(format!("round {round}: not back after kill -9 of all: {error:#}"));
             break;
         }

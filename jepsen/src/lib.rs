@@ -26,6 +26,7 @@ pub mod node;
 pub mod pause_leader;
 pub mod power_cut;
 pub mod scale;
+pub mod seeded;
 pub mod strace;
 pub mod syncs;
 pub mod verdict;

@@ -1,4 +1,4 @@
-//! `jepsen`: one subcommand per promise. Exit code 0 passed, 1 violated, 2 void or not carried out.
+//! `jepsen`: one subcommand per promise. Exit code 0 passed, 1 violated, 2 void, 3 not carried out.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,11 +8,12 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use loadtest::process::Scratch;
 
-use jepsen::chaos::nemesis::Group;
+use jepsen::chaos::faults::Group;
 use jepsen::chaos::network::{self, Kind};
-use jepsen::verdict::{Report, tell};
+use jepsen::verdict::{Report, Verdict, tell};
 use jepsen::{
-    announcement, chaos, errors, first_starts, kill_all, leader_kill, pause_leader, power_cut, scale, syncs,
+    announcement, chaos, errors, first_starts, kill_all, leader_kill, pause_leader, power_cut, scale, seeded,
+    syncs,
 };
 
 /// Black-box proofs against real server processes.
@@ -20,7 +21,7 @@ use jepsen::{
 #[command(version, about)]
 struct Arguments {
     /// Server binary.
-    #[arg(long, global = true, default_value = "../target/release/rnacos")]
+    #[arg(long, global = true, default_value = "target/release/rnacos")]
     server: PathBuf,
     /// Folder in which data folders and logs are made; the system's temporary folder if not given.
     #[arg(long, global = true)]
@@ -83,6 +84,8 @@ enum Scenario {
     Syncs,
     /// Faults from a seed while clients compare, set and read registers; linearizability is checked.
     Chaos(Chaos),
+    /// Servers built to be wrong (`--features seeded-bugs`): chaos finds each bug.
+    Seeded(Seeded),
     /// Clean errors with a next step.
     Errors {
         /// Only these cases.
@@ -124,13 +127,41 @@ struct Chaos {
     /// Number of nodes.
     #[arg(long, default_value_t = 3)]
     nodes: usize,
-    /// Faults that must happen.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Group::Kill, Group::Pause, Group::Partition])]
-    faults: Vec<Group>,
+    /// Faults that must happen; all that are possible here if not given.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    faults: Option<Vec<Group>>,
+    /// How many times the usual the servers may take to start, to heal and to end: for slow machines.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
+    patience: u32,
+    /// A void run is tried again so many times, each time with the next seed.
+    #[arg(long, default_value_t = 0)]
+    again: u64,
     /// How links between nodes are cut.
     #[arg(long, value_enum, default_value_t = Kind::Auto)]
     network: Kind,
     /// Where history.json, timeline.html and report.json go, a folder per seed.
+    #[arg(long, default_value = "target/chaos")]
+    output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Seeded {
+    /// Only these bugs.
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(seeded::BUGS.map(|bug| bug.name)))]
+    only: Vec<String>,
+    /// First seed; a fresh one if not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Seconds with faults, per run.
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// Runs within which a bug must be found.
+    #[arg(long, default_value_t = 8)]
+    runs: u64,
+    /// How links between nodes are cut.
+    #[arg(long, value_enum, default_value_t = Kind::Auto)]
+    network: Kind,
+    /// Where history.json, timeline.html and report.json go, a folder per bug and seed.
     #[arg(long, default_value = "target/chaos")]
     output: PathBuf,
 }
@@ -153,16 +184,18 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             tell(format!("not carried out: {error:#}"));
-            ExitCode::from(2)
+            ExitCode::from(3)
         }
     }
 }
 
 fn carry_out() -> anyhow::Result<u8> {
     let mut arguments = Arguments::parse();
-    if let Scenario::Chaos(chaos) = &mut arguments.scenario {
-        // Before any thread or folder is made: it may begin this command anew inside a namespace.
-        chaos.network = network::enter(chaos.network)?;
+    // Before any thread or folder is made: it may begin this command anew inside a namespace.
+    match &mut arguments.scenario {
+        Scenario::Chaos(chaos) => chaos.network = network::enter(chaos.network)?,
+        Scenario::Seeded(seeded) => seeded.network = network::enter(seeded.network)?,
+        _ => {}
     }
     let server = std::fs::canonicalize(&arguments.server).with_context(|| {
         format!(
@@ -216,6 +249,7 @@ async fn run(scenario: Scenario, server: &std::path::Path, scratch: &Scratch) ->
                     writers,
                     rate,
                     seed,
+                    failover_p99: Some(leader_kill::FAILOVER_P99),
                 },
             )
             .await
@@ -232,34 +266,65 @@ async fn run(scenario: Scenario, server: &std::path::Path, scratch: &Scratch) ->
         Scenario::Scale { writers, rate } => scale::run(server, scratch, writers, rate).await,
         Scenario::Syncs => syncs::run(server, scratch).await,
         Scenario::Chaos(chaos) => chaos_runs(server, scratch, chaos).await,
+        Scenario::Seeded(seeded) => look_for_bugs(server, scratch, seeded).await,
         Scenario::Errors { only } => errors::run(server, scratch, &only).await,
     }
 }
 
-/// Stops at the first run that does not pass.
+async fn look_for_bugs(
+    server: &std::path::Path,
+    scratch: &Scratch,
+    seeded: Seeded,
+) -> anyhow::Result<Report> {
+    let plan = seeded::Plan {
+        only: seeded.only,
+        first_seed: seeded.seed.unwrap_or_else(chaos::fresh_seed),
+        duration: Duration::from_secs(seeded.seconds),
+        runs: seeded.runs,
+        network: seeded.network,
+    };
+    seeded::run(server, scratch, &seeded.output, &plan).await
+}
+
+/// Stops at the first run that does not pass; a void one may be tried again. A table of all runs comes last.
 async fn chaos_runs(server: &std::path::Path, scratch: &Scratch, chaos: Chaos) -> anyhow::Result<Report> {
-    let first = chaos.seed.unwrap_or_else(chaos::fresh_seed);
-    let mut last = Report::new("chaos");
-    for seed in first..first + chaos.runs.max(1) {
+    let mut seed = chaos.seed.unwrap_or_else(chaos::fresh_seed);
+    let mut again = chaos.again;
+    let mut table = Vec::new();
+    let mut passed = 0;
+    loop {
         let plan = chaos::Plan {
             seed,
             duration: Duration::from_secs(chaos.seconds),
             nodes: chaos.nodes,
             faults: chaos.faults.clone(),
             network: chaos.network,
+            environment: Vec::new(),
+            limits: chaos::Limits::times(chaos.patience),
         };
         tell(format!("chaos: seed {seed}"));
         let directory = scratch.path().join(format!("seed-{seed}"));
         let output = chaos.output.join(format!("seed-{seed}"));
-        last = chaos::run(server, &directory, &output, &plan)
+        let report = chaos::run(server, &directory, &output, &plan)
             .await
             .with_context(|| format!("seed {seed}"))?;
-        if last.exit_code() != 0 {
-            return Ok(last);
+        table.push(format!(
+            "{seed}: {}, {}",
+            report.verdict(),
+            report.figure_of("operations")
+        ));
+        match report.verdict() {
+            Verdict::Passed => passed += 1,
+            Verdict::Void if again > 0 => again -= 1,
+            Verdict::Void | Verdict::Violated => passed = u64::MAX,
         }
-        if seed + 1 < first + chaos.runs {
-            last.print()?;
+        if passed >= chaos.runs.max(1) {
+            if table.len() > 1 {
+                table.iter().for_each(tell);
+            }
+            return Ok(report);
         }
+        report.print()?;
+        seed += 1;
     }
-    Ok(last)
 }

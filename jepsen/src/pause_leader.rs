@@ -13,7 +13,7 @@ use loadtest::process::Scratch;
 use tokio::time::{Instant, sleep};
 
 use crate::api::{Client, Outcome};
-use crate::cluster::{Cluster, HEAL_PATIENCE};
+use crate::cluster::{Cluster, HEAL_PATIENCE, START_PATIENCE};
 use crate::ledger::{Ledger, Said, Writers, first_acknowledged};
 use crate::verdict::{Report, tell};
 
@@ -29,8 +29,11 @@ const QUEUED_READS: usize = 8;
 /// Key of the register those reads ask for.
 const REGISTER: &str = "pause.register";
 
-/// Patience of a queued request: the pause and more.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Patience of a queued request: the longest pause and more.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A pause lasts until a new leader has taken a write, however long was asked for, but no longer than this.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// What the rounds found, over all rounds.
 #[derive(Debug, Default)]
@@ -85,7 +88,7 @@ async fn check_twice(cluster: &mut Cluster, ledger: &Arc<Ledger>, report: &mut R
             for node in &mut cluster.nodes {
                 node.kill()?;
             }
-            cluster.repair().await?;
+            cluster.repair(START_PATIENCE).await?;
         }
     }
     Ok(())
@@ -124,7 +127,7 @@ async fn one_round(
             tokio::spawn(async move { ledger.write(&mut client, leader).await })
         })
         .collect();
-    if first_acknowledged(ledger, &survivors, paused, pause)
+    if first_acknowledged(ledger, &survivors, paused, pause.max(PAUSE_MAX))
         .await
         .is_some()
     {

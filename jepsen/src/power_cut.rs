@@ -8,7 +8,7 @@ use loadtest::content::Dice;
 use loadtest::process::Scratch;
 use tokio::time::sleep;
 
-use crate::cluster::{Cluster, HEAL_PATIENCE};
+use crate::cluster::{Cluster, HEAL_PATIENCE, START_PATIENCE};
 use crate::disk::Disk;
 use crate::ledger::{Ledger, Said, Writers};
 use crate::verdict::{Report, tell};
@@ -61,7 +61,7 @@ pub async fn run(
         cut(&mut cluster, &mut disks, round % 2 == 1).await?;
         writers.stop().await;
         cuts += 1;
-        if let Err(error) = cluster.repair().await {
+        if let Err(error) = cluster.repair(START_PATIENCE).await {
             report.violate(format!("round {round}: not back after the power cut: {error:#}"));
             break;
         }

@@ -57,6 +57,15 @@ impl Report {
         self.figures.push((name.to_owned(), value.to_string()));
     }
 
+    /// A figure noted before; empty if there is none of this name.
+    #[must_use]
+    pub fn figure_of(&self, name: &str) -> &str {
+        let mut figures = self.figures.iter();
+        figures
+            .find(|(found, _)| found == name)
+            .map_or("", |(_, value)| value)
+    }
+
     /// Notes a broken promise.
     pub fn violate(&mut self, what: impl Into<String>) {
         self.violations.push(what.into());

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::pending::{Pending, Ticket};
 use super::status::NodeStatus;
 use crate::model::OperationId;
+use crate::seeded::{self, Bug};
 use crate::state::{Command, Outcome};
 
 /// Proposals, reads and control requests wait here for the loop; a full queue refuses.
@@ -136,6 +137,9 @@ impl Handle {
     /// # Errors
     /// See [`ReadError`]; reading again is always safe.
     pub async fn read_index(&self, deadline: Instant) -> Result<(), ReadError> {
+        if seeded::has(Bug::StaleRead) {
+            return Ok(());
+        }
         loop {
             let round_ends = deadline.min(crate::clock::now() + READ_ROUND);
             match tokio::time::timeout_at(round_ends, self.read_round()).await {

@@ -301,16 +301,28 @@ impl<'a> Search<'a> {
             if remembered.count > CONFIGURATIONS_MAX {
                 return Finding::Undecided;
             }
-            let Some((place, before)) = taken.pop() else {
+            let Some(before) = self.take_back(&mut taken, &mut placed) else {
                 return Finding::Violation(format!("cannot be explained: {:?}", self.operations[stuck]));
             };
-            let operation = self.events[place].operation;
-            placed.set(operation, self.return_of[operation] != 0, false);
-            state = before;
-            self.unlift(place);
-            at = self.next[place];
+            (at, state) = before;
         }
         Finding::Linearizable
+    }
+
+    /// Takes the last choice back: where to look for another one, and the state it was made in.
+    ///
+    /// A read that fits changes nothing, and whatever comes of placing it later comes of placing it where it
+    /// first fits: there is nothing to try instead, and the choice before it is taken back as well.
+    fn take_back(&mut self, taken: &mut Vec<(usize, State)>, placed: &mut Placed) -> Option<(usize, State)> {
+        loop {
+            let (place, before) = taken.pop()?;
+            let operation = self.events[place].operation;
+            placed.set(operation, self.return_of[operation] != 0, false);
+            self.unlift(place);
+            if self.operations[operation].action != Action::Read {
+                return Some((self.next[place], before));
+            }
+        }
     }
 
     /// Unknown deletes are all alike, and available for ever once invoked: they are used in their order.

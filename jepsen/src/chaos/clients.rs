@@ -22,6 +22,9 @@ const LIFE: (u64, u64) = (100, 300);
 /// Pause of a client between two operations.
 const PAUSE: (u64, u64) = (2, 30);
 
+/// How often, in a hundred, a client asks the same register again.
+const SAME_REGISTER: u64 = 40;
+
 /// Pause after an operation that was refused, so that a dead node is not dialled in a tight loop.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
@@ -156,6 +159,7 @@ impl Clients {
                         .map(|address| Client::new(*address, Habit::of(number).patience()))
                         .collect(),
                     dice: Dice::new(seed ^ ((number as u64 + 1) << 40)),
+                    slot: 0,
                     seen: (0, ABSENT),
                     registers: Arc::clone(registers),
                     history: Arc::clone(history),
@@ -183,6 +187,8 @@ struct OneClient {
     /// One per node.
     clients: Vec<Client>,
     dice: Dice,
+    /// Which of the registers in use it asked last.
+    slot: usize,
     /// The register read last and what it held: what a CAS expects.
     seen: (u32, u32),
     registers: Arc<Registers>,
@@ -192,8 +198,11 @@ struct OneClient {
 impl OneClient {
     async fn run(mut self, stop: Arc<AtomicBool>) {
         while !stop.load(Ordering::Relaxed) {
-            let slot = self.dice.below(REGISTERS);
-            let key = self.registers.draw(slot);
+            // Often the register it saw last: what is compared is what has been read.
+            if !self.dice.chance(SAME_REGISTER) {
+                self.slot = self.dice.below(REGISTERS);
+            }
+            let key = self.registers.draw(self.slot);
             let node = match self.habit {
                 Habit::Bound => self.number % self.clients.len(),
                 Habit::Roaming | Habit::Patient => self.dice.below(self.clients.len()),
@@ -236,18 +245,19 @@ impl OneClient {
                 Outcome::Done(Some(found)) => Answer::Value(value(&found).unwrap_or(u32::MAX)),
                 Outcome::Refused(_) | Outcome::Unknown(_) => Answer::Unknown,
             },
-            Action::Write(value) => applied(client.publish(&id, &content(value)).await),
-            Action::Delete => applied(client.remove(&id).await),
+            Action::Write(value) => {
+                let outcome = client.publish(&id, &content(value)).await;
+                self.written(outcome.map(|()| true))
+            }
+            Action::Delete => {
+                let outcome = client.remove(&id).await;
+                self.written(outcome.map(|()| true))
+            }
             Action::Cas { expected, new } => {
-                match client
+                let outcome = client
                     .compare_and_set(&id, &content(expected), &content(new))
-                    .await
-                {
-                    Outcome::Done(true) => Answer::Applied,
-                    Outcome::Done(false) => Answer::Mismatch,
-                    Outcome::Refused(_) => Answer::Refused,
-                    Outcome::Unknown(_) => Answer::Unknown,
-                }
+                    .await;
+                self.written(outcome)
             }
         };
         let returned = self.history.now();
@@ -265,13 +275,20 @@ impl OneClient {
         });
         answer
     }
-}
 
-fn applied(outcome: Outcome<()>) -> Answer {
-    match outcome {
-        Outcome::Done(()) => Answer::Applied,
-        Outcome::Refused(_) => Answer::Refused,
-        Outcome::Unknown(_) => Answer::Unknown,
+    /// The answer to a write; `true` if it was carried out.
+    fn written(&self, outcome: Outcome<bool>) -> Answer {
+        match outcome {
+            Outcome::Done(true) => Answer::Applied,
+            Outcome::Done(false) => Answer::Mismatch,
+            Outcome::Refused(why) => {
+                if why.contains("space") {
+                    self.history.note_refused_for_space();
+                }
+                Answer::Refused
+            }
+            Outcome::Unknown(_) => Answer::Unknown,
+        }
     }
 }
 

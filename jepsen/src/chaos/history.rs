@@ -1,6 +1,6 @@
 //! What the clients did and what was done to the servers, in one order.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
@@ -90,6 +90,15 @@ pub struct History {
     order: AtomicU64,
     operations: Mutex<Vec<Operation>>,
     faults: Mutex<Vec<FaultSpan>>,
+    counts: Counts,
+}
+
+/// What is asked for while the run goes on.
+#[derive(Debug, Default)]
+struct Counts {
+    successes: AtomicUsize,
+    compared: AtomicUsize,
+    refused_for_space: AtomicUsize,
 }
 
 impl History {
@@ -101,6 +110,7 @@ impl History {
             order: AtomicU64::new(0),
             operations: Mutex::default(),
             faults: Mutex::default(),
+            counts: Counts::default(),
         }
     }
 
@@ -124,10 +134,40 @@ impl History {
 
     /// Notes an operation.
     pub fn note(&self, operation: Operation) {
+        let is_applied = operation.answer == Answer::Applied;
+        if is_applied || matches!(operation.answer, Answer::Value(_)) {
+            self.counts.successes.fetch_add(1, Ordering::Relaxed);
+        }
+        if is_applied && matches!(operation.action, Action::Cas { .. }) {
+            self.counts.compared.fetch_add(1, Ordering::Relaxed);
+        }
         self.operations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(operation);
+    }
+
+    /// Reads answered and writes carried out.
+    #[must_use]
+    pub fn successes(&self) -> usize {
+        self.counts.successes.load(Ordering::Relaxed)
+    }
+
+    /// Of these, compare-and-sets.
+    #[must_use]
+    pub fn compared(&self) -> usize {
+        self.counts.compared.load(Ordering::Relaxed)
+    }
+
+    /// Writes refused because the disk was nearly full.
+    #[must_use]
+    pub fn refused_for_space(&self) -> usize {
+        self.counts.refused_for_space.load(Ordering::Relaxed)
+    }
+
+    /// Notes such a refusal.
+    pub fn note_refused_for_space(&self) {
+        self.counts.refused_for_space.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes a fault that ends now.

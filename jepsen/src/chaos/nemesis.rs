@@ -1,15 +1,17 @@
-//! What is done to the servers: which faults, drawn from a seed, when, and how each is taken back.
+//! What is done to the servers: when each fault comes, how it is carried out, and how it is taken back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use loadtest::content::Dice;
-use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
+use super::disks::Disks;
+use super::faults::{Fault, Group, Passes};
 use super::history::History;
 use super::network::Network;
 use crate::cluster::Cluster;
+use crate::node::Node;
 use crate::verdict::tell;
 
 /// Time from one fault's begin to the next one's.
@@ -18,57 +20,29 @@ const GAP_MS: (u64, u64) = (1500, 4500);
 /// How long a fault lasts; longer than a gap can be, so that faults overlap.
 const LASTS_MS: (u64, u64) = (800, 5000);
 
+/// A disk stays nearly full so much longer: servers look at it once in a while only.
+const FULL_LASTS_MS: u64 = 1500;
+
+/// Room left on a disk that is nearly full: below the reserve, a tenth of it; below a quarter of that.
+const LEFT_BYTES: [u64; 2] = [100 << 20, 24 << 20];
+
 /// Quiet time at the beginning, so that there is something to lose.
 const LEAD_IN: Duration = Duration::from_secs(2);
 
-/// SIGTERM must end a node within this time, leadership handed over.
-const TERMINATES: Duration = Duration::from_secs(20);
-
-/// Groups of faults a run may be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Group {
-    /// kill -9 of the leader, of one, of all; SIGTERM.
-    Kill,
-    /// SIGSTOP and SIGCONT of the leader or of one.
-    Pause,
-    /// Cut links: leader alone, one alone, leader mute, leader deaf, one link.
-    Partition,
+/// Everything that can be broken, and where it is noted.
+#[derive(Debug)]
+pub struct Ground<'a> {
+    /// The servers.
+    pub cluster: &'a mut Cluster,
+    /// The links between them.
+    pub network: &'a mut Network,
+    /// Their disks.
+    pub disks: &'a mut Disks,
+    /// Where faults are noted.
+    pub history: &'a History,
+    /// SIGTERM must end a node within this time, leadership handed over.
+    pub terminates: Duration,
 }
-
-/// One kind of fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fault {
-    KillLeader,
-    KillOne,
-    KillAll,
-    Terminate,
-    PauseLeader,
-    PauseOne,
-    /// The leader in a minority of one, both directions.
-    IsolateLeader,
-    IsolateOne,
-    /// The leader's words are lost; it hears the others.
-    MuteLeader,
-    /// The leader hears nothing; the others hear it.
-    DeafLeader,
-    /// One link between the leader and a follower, both directions: a third node hears both.
-    OneLink,
-}
-
-const FAULTS: [(Fault, Group, &str); 11] = [
-    (Fault::KillLeader, Group::Kill, "kill leader"),
-    (Fault::IsolateLeader, Group::Partition, "isolate leader"),
-    (Fault::PauseLeader, Group::Pause, "pause leader"),
-    (Fault::KillAll, Group::Kill, "kill all"),
-    (Fault::MuteLeader, Group::Partition, "mute leader"),
-    (Fault::KillOne, Group::Kill, "kill one"),
-    (Fault::PauseOne, Group::Pause, "pause one"),
-    (Fault::DeafLeader, Group::Partition, "deafen leader"),
-    (Fault::Terminate, Group::Kill, "terminate leader"),
-    (Fault::OneLink, Group::Partition, "cut one link"),
-    (Fault::IsolateOne, Group::Partition, "isolate one"),
-];
 
 /// How a fault is taken back.
 #[derive(Debug)]
@@ -78,6 +52,8 @@ enum Undo {
     StartAfterEnd(usize, Option<u32>),
     Resume(usize),
     Heal(Vec<(usize, usize)>),
+    PowerOn(Vec<usize>),
+    MakeRoom(Vec<usize>),
 }
 
 /// A fault that lasts.
@@ -95,34 +71,36 @@ struct Active {
 pub struct Nemesis {
     dice: Dice,
     groups: BTreeSet<Group>,
-    /// Faults still to come in this pass; each pass holds every kind once, in an order of its own.
-    pass: Vec<(Fault, Group, &'static str)>,
+    passes: Passes,
     active: Vec<Active>,
     /// How often each group happened.
     done: BTreeMap<Group, usize>,
 }
 
 impl Nemesis {
-    /// A nemesis of these groups.
+    /// A nemesis of these groups for so many nodes.
     #[must_use]
-    pub fn new(seed: u64, groups: &[Group]) -> Self {
-        let groups = groups.iter().copied().collect();
+    pub fn new(seed: u64, groups: &[Group], nodes: usize) -> Self {
+        let groups: BTreeSet<Group> = groups.iter().copied().collect();
         Self {
             dice: Dice::new(seed),
+            passes: Passes::new(&groups, nodes),
             groups,
-            pass: Vec::new(),
             active: Vec::new(),
             done: BTreeMap::new(),
         }
     }
 
-    /// Groups that were asked for and did not happen.
+    /// Groups that were asked for and did not happen. A full disk happens when a write is refused for it.
     #[must_use]
-    pub fn missing(&self) -> Vec<Group> {
+    pub fn missing(&self, history: &History) -> Vec<Group> {
+        let happened = |group: &Group| {
+            self.done.contains_key(group) && (*group != Group::Disk || history.refused_for_space() > 0)
+        };
         self.groups
             .iter()
             .copied()
-            .filter(|group| !self.done.contains_key(group))
+            .filter(|group| !happened(group))
             .collect()
     }
 
@@ -132,110 +110,88 @@ impl Nemesis {
         &self.done
     }
 
-    /// Breaks things until `end`, then takes everything back.
+    /// Breaks things until `end`, and longer (until `latest`) while a demanded group has not happened: a
+    /// slow machine makes a run longer, not void. Then takes everything back.
     pub async fn rage(
         &mut self,
-        cluster: &mut Cluster,
-        network: &mut Network,
-        history: &History,
+        ground: &mut Ground<'_>,
         end: Instant,
+        latest: Instant,
     ) -> anyhow::Result<()> {
         let mut next = Instant::now() + LEAD_IN;
-        while next < end {
+        while next < end || (next < latest && !self.missing(ground.history).is_empty()) {
             let first_end = self.active.iter().map(|active| active.until).min();
-            let wake = first_end.map_or(next, |until| until.min(next));
-            sleep_until(wake.min(end)).await;
+            sleep_until(first_end.map_or(next, |until| until.min(next))).await;
             let now = Instant::now();
-            self.take_back(cluster, network, history, |active| active.until <= now)
-                .await?;
-            if now >= next && now < end {
-                self.begin(cluster, network, history).await?;
+            self.take_back(ground, |active| active.until <= now).await?;
+            if now >= next {
+                self.begin(ground).await?;
                 next = Instant::now() + Duration::from_millis(self.dice.between(GAP_MS.0, GAP_MS.1));
             }
         }
         sleep_until(end).await;
-        self.take_back(cluster, network, history, |_| true).await
+        self.take_back(ground, |_| true).await
     }
 
-    async fn begin(
-        &mut self,
-        cluster: &mut Cluster,
-        network: &mut Network,
-        history: &History,
-    ) -> anyhow::Result<()> {
-        let Some((fault, group, name)) = self.draw() else {
+    async fn begin(&mut self, ground: &mut Ground<'_>) -> anyhow::Result<()> {
+        let Some((fault, group, name, _)) = self.passes.draw(&mut self.dice) else {
             return Ok(());
         };
-        let count = cluster.nodes.len();
-        let leader = match cluster.leader().await {
+        let count = ground.cluster.nodes.len();
+        let leader = match ground.cluster.leader().await {
             Some(leader) => leader,
             None => self.dice.below(count),
         };
         let follower = (leader + 1 + self.dice.below(count - 1)) % count;
-        let others: Vec<usize> = (0..count).filter(|place| *place != leader).collect();
-        let from = history.micros();
-        let (whom, undo) = match fault {
-            Fault::KillLeader => (leader, kill(cluster, &[leader])?),
-            Fault::KillOne => (follower, kill(cluster, &[follower])?),
-            Fault::KillAll => (leader, kill(cluster, &(0..count).collect::<Vec<_>>())?),
-            Fault::Terminate => {
-                cluster.nodes[leader].ask_to_end()?;
-                (leader, Undo::StartAfterEnd(leader, cluster.nodes[leader].pid()))
+        let from = ground.history.micros();
+        let (whom, undo) = match group {
+            Group::Partition => {
+                let (whom, links) = links(fault, leader, follower, count);
+                for (from, to) in &links {
+                    ground.network.cut(*from, *to)?;
+                }
+                (whom, Undo::Heal(links))
             }
-            Fault::PauseLeader => (leader, pause(cluster, leader)?),
-            Fault::PauseOne => (follower, pause(cluster, follower)?),
-            Fault::IsolateLeader => (leader, cut(network, both(leader, &others))?),
-            Fault::IsolateOne => {
-                let others: Vec<usize> = (0..count).filter(|place| *place != follower).collect();
-                (follower, cut(network, both(follower, &others))?)
+            Group::Kill => kill(fault, leader, follower, ground)?,
+            Group::Pause => {
+                let whom = if fault == Fault::PauseLeader {
+                    leader
+                } else {
+                    follower
+                };
+                ground.cluster.nodes[whom].pause()?;
+                (whom, Undo::Resume(whom))
             }
-            Fault::MuteLeader => (
-                leader,
-                cut(network, others.iter().map(|other| (leader, *other)).collect())?,
-            ),
-            Fault::DeafLeader => (
-                leader,
-                cut(network, others.iter().map(|other| (*other, leader)).collect())?,
-            ),
-            Fault::OneLink => (follower, cut(network, both(leader, &[follower]))?),
+            Group::Power => {
+                let places = places(fault, leader, follower, count);
+                let processes_first = self.dice.chance(50);
+                ground.disks.cut(ground.cluster, &places, processes_first).await?;
+                (places[0], Undo::PowerOn(places))
+            }
+            Group::Disk => {
+                let places = places(fault, leader, follower, count);
+                let left_bytes = LEFT_BYTES[self.dice.below(LEFT_BYTES.len())];
+                ground.disks.fill(&places, left_bytes)?;
+                (places[0], Undo::MakeRoom(places))
+            }
         };
         let name = format!("{name} (node {})", whom + 1);
-        tell(format!("{:>7.2} s  {name}", history.micros() as f64 / 1e6));
+        tell(format!("{:>7.2} s  {name}", ground.history.micros() as f64 / 1e6));
         *self.done.entry(group).or_insert(0) += 1;
-        let until = Instant::now() + Duration::from_millis(self.dice.between(LASTS_MS.0, LASTS_MS.1));
+        let longer = if group == Group::Disk { FULL_LASTS_MS } else { 0 };
+        let lasts = Duration::from_millis(longer + self.dice.between(LASTS_MS.0, LASTS_MS.1));
         self.active.push(Active {
             name,
             from,
-            until,
+            until: Instant::now() + lasts,
             undo,
         });
         Ok(())
     }
 
-    /// The next fault: passes over all kinds asked for, each pass shuffled, the first kind of each group first.
-    fn draw(&mut self) -> Option<(Fault, Group, &'static str)> {
-        if self.pass.is_empty() {
-            let mut all: Vec<_> = FAULTS
-                .into_iter()
-                .filter(|(_, group, _)| self.groups.contains(group))
-                .collect();
-            let first_pass = self.done.is_empty();
-            // Even a short run meets every group: the first pass begins with one of each.
-            let fixed = if first_pass { self.groups.len() } else { 0 };
-            for at in (fixed + 1..all.len()).rev() {
-                all.swap(at, fixed + self.dice.below(at - fixed + 1));
-            }
-            all.reverse();
-            self.pass = all;
-        }
-        self.pass.pop()
-    }
-
     async fn take_back(
         &mut self,
-        cluster: &mut Cluster,
-        network: &mut Network,
-        history: &History,
+        ground: &mut Ground<'_>,
         which: impl Fn(&Active) -> bool,
     ) -> anyhow::Result<()> {
         let (over, active): (Vec<Active>, Vec<Active>) = self.active.drain(..).partition(which);
@@ -243,80 +199,115 @@ impl Nemesis {
         for Active { name, from, undo, .. } in over {
             match undo {
                 Undo::StartAfterEnd(place, pid) => {
-                    let node = &mut cluster.nodes[place];
+                    let node = &mut ground.cluster.nodes[place];
                     // Another fault may have killed it, and started it anew, meanwhile.
                     if node.runs() && node.pid() == pid {
-                        let ended = node.wait_for_end(TERMINATES).await?;
-                        let (id, seconds) = (place + 1, TERMINATES.as_secs());
+                        // Or have paused it; a process that is stopped cannot end.
+                        node.resume()?;
+                        let ended = node.wait_for_end(ground.terminates).await?;
+                        let (id, seconds) = (place + 1, ground.terminates.as_secs());
                         anyhow::ensure!(
                             ended.is_some(),
                             "node {id} did not end within {seconds} s of SIGTERM"
                         );
                     }
-                    if !node.runs() {
-                        node.start()?;
-                    }
-                    tell_pids(cluster, network);
+                    start(ground, &[place])?;
                 }
-                Undo::Start(places) => {
-                    for place in places {
-                        if !cluster.nodes[place].runs() {
-                            cluster.nodes[place].start()?;
-                        }
-                    }
-                    network.know(
-                        &cluster
-                            .nodes
-                            .iter()
-                            .map(crate::node::Node::pid)
-                            .collect::<Vec<_>>(),
-                    );
-                }
-                Undo::Resume(place) => cluster.nodes[place].resume()?,
+                Undo::Start(places) => start(ground, &places)?,
+                Undo::Resume(place) => ground.cluster.nodes[place].resume()?,
                 Undo::Heal(links) => links
                     .into_iter()
-                    .try_for_each(|(from, to)| network.heal(from, to))?,
+                    .try_for_each(|(from, to)| ground.network.heal(from, to))?,
+                Undo::PowerOn(places) => {
+                    ground.disks.power_on(&places)?;
+                    start(ground, &places)?;
+                }
+                Undo::MakeRoom(places) => {
+                    ground.disks.make_room(&places)?;
+                    // One that met the end of its disk may have ended; an operator would start it again.
+                    start(ground, &places)?;
+                }
             }
-            history.note_fault(name, from);
+            ground.history.note_fault(name, from);
         }
         Ok(())
     }
 }
 
-fn tell_pids(cluster: &Cluster, network: &Network) {
-    network.know(
-        &cluster
-            .nodes
-            .iter()
-            .map(crate::node::Node::pid)
-            .collect::<Vec<_>>(),
-    );
-}
-
-fn both(one: usize, others: &[usize]) -> Vec<(usize, usize)> {
-    others
-        .iter()
-        .flat_map(|other| [(one, *other), (*other, one)])
-        .collect()
-}
-
-fn kill(cluster: &mut Cluster, places: &[usize]) -> anyhow::Result<Undo> {
+/// Starts those of these nodes that do not run and whose disk has power; the others are started when it
+/// comes back.
+fn start(ground: &mut Ground<'_>, places: &[usize]) -> anyhow::Result<()> {
     for place in places {
-        cluster.nodes[*place].kill()?;
+        let node = &mut ground.cluster.nodes[*place];
+        if !node.runs() && ground.disks.is_on(*place) {
+            node.start()?;
+        }
     }
-    Ok(Undo::Start(places.to_vec()))
+    let pids: Vec<_> = ground.cluster.nodes.iter().map(Node::pid).collect();
+    ground.network.know(&pids);
+    Ok(())
 }
 
-fn pause(cluster: &mut Cluster, place: usize) -> anyhow::Result<Undo> {
-    cluster.nodes[place].pause()?;
-    Ok(Undo::Resume(place))
+fn kill(
+    fault: Fault,
+    leader: usize,
+    follower: usize,
+    ground: &mut Ground<'_>,
+) -> anyhow::Result<(usize, Undo)> {
+    if fault == Fault::Terminate {
+        let node = &mut ground.cluster.nodes[leader];
+        node.ask_to_end()?;
+        return Ok((leader, Undo::StartAfterEnd(leader, node.pid())));
+    }
+    let places = places(fault, leader, follower, ground.cluster.nodes.len());
+    for place in &places {
+        ground.cluster.nodes[*place].kill()?;
+    }
+    Ok((places[0], Undo::Start(places)))
 }
 
-fn cut(network: &mut Network, links: Vec<(usize, usize)>) -> anyhow::Result<Undo> {
-    for (from, to) in &links {
-        network.cut(*from, *to)?;
+/// Whom a fault meets, the one it is named after first.
+fn places(fault: Fault, leader: usize, follower: usize, count: usize) -> Vec<usize> {
+    match fault {
+        Fault::KillAll | Fault::PowerAll | Fault::FillAll => {
+            (0..count).map(|step| (leader + step) % count).collect()
+        }
+        Fault::KillOne | Fault::PowerOne | Fault::PauseOne => vec![follower],
+        _ => vec![leader],
     }
-    Ok(Undo::Heal(links))
+}
+
+/// Whom a partition is named after, and the directions it cuts.
+fn links(fault: Fault, leader: usize, follower: usize, count: usize) -> (usize, Vec<(usize, usize)>) {
+    let all = || (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
+    let cut_where = |cut: &dyn Fn(usize, usize) -> bool| {
+        all()
+            .filter(|(from, to)| from != to && cut(*from, *to))
+            .collect::<Vec<_>>()
+    };
+    // Places as seen from the leader: it and the next one are the minority of five, and neighbours.
+    let step = |place: usize| (place + count - leader) % count;
+    let is_near = |place: usize| step(place) < count.div_ceil(2) - 1;
+    match fault {
+        Fault::IsolateLeader => (leader, cut_where(&|from, to| from == leader || to == leader)),
+        Fault::MuteLeader => (leader, cut_where(&|from, _| from == leader)),
+        Fault::DeafLeader => (leader, cut_where(&|_, to| to == leader)),
+        Fault::IsolateOne => (
+            follower,
+            cut_where(&|from, to| from == follower || to == follower),
+        ),
+        Fault::MuteOne => (follower, cut_where(&|from, _| from == follower)),
+        Fault::DeafOne => (follower, cut_where(&|_, to| to == follower)),
+        Fault::LeaderInMinority => (leader, cut_where(&|from, to| is_near(from) != is_near(to))),
+        Fault::MajoritiesRing => (
+            leader,
+            cut_where(&|from, to| {
+                let apart = from.abs_diff(to);
+                apart != 1 && apart != count - 1
+            }),
+        ),
+        _ => (follower, vec![(leader, follower), (follower, leader)]),
+    }
 }
 
 #[cfg(test)]
@@ -324,21 +315,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_group_comes_first_and_every_kind_in_each_pass() {
-        for seed in 0..50 {
-            let mut nemesis = Nemesis::new(seed, &[Group::Kill, Group::Pause, Group::Partition]);
-            let pass: Vec<_> = (0..FAULTS.len()).filter_map(|_| nemesis.draw()).collect();
-            let first: BTreeSet<_> = pass.iter().take(3).map(|(_, group, _)| *group).collect();
-            assert_eq!(first.len(), 3, "seed {seed}: {pass:?}");
-            let kinds: BTreeSet<_> = pass.iter().map(|(fault, _, _)| *fault).collect();
-            assert_eq!(kinds.len(), FAULTS.len(), "seed {seed}: {pass:?}");
-        }
+    fn partitions_cut_what_they_say() {
+        let cuts = |fault, count| links(fault, 1, 2, count).1;
+        assert_eq!(cuts(Fault::IsolateLeader, 3), [(0, 1), (1, 0), (1, 2), (2, 1)]);
+        assert_eq!(cuts(Fault::MuteLeader, 3), [(1, 0), (1, 2)]);
+        assert_eq!(cuts(Fault::DeafOne, 3), [(0, 2), (1, 2)]);
+        assert_eq!(cuts(Fault::OneLink, 3), [(1, 2), (2, 1)]);
+        // Nodes 1 and 2 against 0, 3 and 4: six links, both directions.
+        assert_eq!(cuts(Fault::LeaderInMinority, 5).len(), 12);
+        // Each of five hears two others, and so two fewer than it did.
+        let ring = cuts(Fault::MajoritiesRing, 5);
+        assert!((0..5).all(|place| ring.iter().filter(|(from, _)| *from == place).count() == 2));
     }
 
     #[test]
-    fn only_what_was_asked_for_is_drawn() {
-        let mut nemesis = Nemesis::new(3, &[Group::Pause]);
-        assert!((0..20).all(|_| nemesis.draw().is_some_and(|(_, group, _)| group == Group::Pause)));
-        assert!(Nemesis::new(3, &[]).draw().is_none());
+    fn nothing_has_happened_to_a_run_that_did_nothing() {
+        let nemesis = Nemesis::new(1, &Group::ALL, 3);
+        assert_eq!(nemesis.missing(&History::begin()), Group::ALL);
     }
 }

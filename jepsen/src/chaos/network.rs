@@ -69,8 +69,10 @@ pub fn enter(kind: Kind) -> anyhow::Result<Kind> {
         ip(&["link", "set", "lo", "up"])?;
         return Ok(Kind::Namespaces);
     }
+    // Root may mount disks: with a namespace for mounts as well they are gone when the harness is, whatever
+    // happened to it.
     let options = if rustix::process::geteuid().is_root() {
-        "-n"
+        "-nm"
     } else {
         "-Urn"
     };

@@ -54,8 +54,13 @@ fn row(operation: &Operation) -> Value {
         Answer::Unknown => ("unknown", "unknown".to_owned()),
         Answer::Refused => ("refused", "refused".to_owned()),
     };
+    let who = if *client > super::CLIENTS {
+        "listener, from its poll to its read,"
+    } else {
+        "client"
+    };
     let words = format!(
-        "client {client} at node {}: register {key}: {asked} {answered}",
+        "{who} {client} at node {}: register {key}: {asked} {answered}",
         node + 1
     );
     json!([client, node, invoked.micros, returned.micros, class, words])

@@ -21,8 +21,11 @@ const EVERY: u64 = 25;
 const STOPPED_AFTER: Duration = Duration::from_millis(300);
 
 /// How long a process that was stopped counts as just woken: the queued requests are served in this time
-/// on a busy machine too.
-const WAKING: Duration = Duration::from_secs(2);
+/// on a very busy machine, too.
+const WAKING: Duration = Duration::from_secs(30);
+
+/// A poll looks for changes so often.
+const LOOKS_EVERY: Duration = Duration::from_millis(10);
 
 /// The register that says who leads.
 const LEADER: &str = "leader";
@@ -113,7 +116,10 @@ impl Mock {
         while let Some((method, target, body)) = read_request(&mut reader) {
             let (path, query) = target.split_once('?').unwrap_or((&target, ""));
             let parameters = parse(&format!("{query}&{body}"));
-            let (status, answer) = self.answer(&method, path, &parameters);
+            let (status, answer) = match path.strip_suffix("/listener") {
+                Some(_) => self.listen(&parameters),
+                None => self.answer(&method, path, &parameters),
+            };
             let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n", answer.len());
             if writer.write_all(format!("{head}{answer}").as_bytes()).is_err() {
                 return;
@@ -148,6 +154,37 @@ impl Mock {
             }
             _ => (404, String::new()),
         }
+    }
+
+    /// A long poll. All processes share one truth, so what differs has changed.
+    fn listen(&self, parameters: &HashMap<String, String>) -> (u16, String) {
+        let listening = parameters.get("Listening-Configs").cloned().unwrap_or_default();
+        let has: Vec<(&str, &str)> = listening
+            .split('\u{1}')
+            .filter_map(|entry| {
+                let mut words = entry.split('\u{2}');
+                Some((words.next()?, words.nth(1)?))
+            })
+            .collect();
+        let begun = std::time::Instant::now();
+        let hold = Duration::from_secs(29);
+        while begun.elapsed() < hold {
+            let changed = has.iter().filter(|(key, md5)| {
+                let (_, found) = self.newest(key);
+                found
+                    .map(|found| jepsen::api::md5_hex(&found))
+                    .unwrap_or_default()
+                    != **md5
+            });
+            let told: String = changed.map(|(key, _)| format!("{key}%02jepsen%01")).collect();
+            let is_first_look = begun.elapsed() < LOOKS_EVERY;
+            // A deaf one compares when it is asked, and never looks again.
+            if !told.is_empty() && (is_first_look || self.bug != "deaf-listener") {
+                return (200, told + "\n");
+            }
+            std::thread::sleep(LOOKS_EVERY);
+        }
+        (200, String::new())
     }
 
     fn publish(
