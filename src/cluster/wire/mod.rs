@@ -18,6 +18,7 @@ mod part;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use raft::{Body, Entry, Message};
 use storage::codec::{self, CodecError};
 
@@ -118,6 +119,7 @@ pub fn decode(frame: &[u8]) -> Result<Message, DecodeError> {
     let (head, tail) = rest
         .split_at_checked(u32::from_be_bytes(*length) as usize)
         .ok_or(DecodeError::Malformed("a head longer than its frame"))?;
+    check_size(head)?;
     let head = pb::Message::decode(head)?;
     let carries_tail = matches!(
         head.body,
@@ -127,6 +129,57 @@ pub fn decode(frame: &[u8]) -> Result<Message, DecodeError> {
         return Err(DecodeError::Malformed("a tail where there is none"));
     }
     message::from_proto(head, Bytes::copy_from_slice(tail))
+}
+
+/// Most values that the body of one message repeats: four times what a node has under way at most. An empty
+/// proposal takes two bytes on the wire and some 70 in memory: without this bound a frame of 16 MiB would
+/// take 590 MB here.
+const VALUES_MAX: usize = 65_536;
+
+/// Largest head of a message that carries no proposals. The largest that is sent (65,536 reader ids) has
+/// 0.7 MiB.
+const HEAD_BYTES_MAX: usize = 4 << 20;
+
+/// Number of the field with forwarded proposals, whose payloads stand in the head.
+const FORWARD: u32 = 26;
+/// Numbers of the bodies that this version knows; what others hold is skipped, not taken apart.
+const BODIES: std::ops::RangeInclusive<u32> = 16..=31;
+
+/// Looks at a head before it is taken apart: what it would cost in memory.
+fn check_size(head: &[u8]) -> Result<(), DecodeError> {
+    let mut rest = head;
+    while !rest.is_empty() {
+        let (number, kind) = decode_key(&mut rest)?;
+        if !BODIES.contains(&number) || kind != WireType::LengthDelimited {
+            skip_field(kind, number, &mut rest, DecodeContext::default())?;
+            continue;
+        }
+        let length = usize::try_from(decode_varint(&mut rest)?).unwrap_or(usize::MAX);
+        let (body, after) = rest
+            .split_at_checked(length)
+            .ok_or(DecodeError::Malformed("a body longer than its head"))?;
+        if number != FORWARD && body.len() > HEAD_BYTES_MAX {
+            return Err(DecodeError::Malformed("a head larger than any that is sent"));
+        }
+        check_count(body)?;
+        rest = after;
+    }
+    Ok(())
+}
+
+fn check_count(mut body: &[u8]) -> Result<(), DecodeError> {
+    let mut values = 0;
+    while !body.is_empty() {
+        let (number, kind) = decode_key(&mut body)?;
+        skip_field(kind, number, &mut body, DecodeContext::default())?;
+        values += 1;
+        if values > VALUES_MAX {
+            return Err(DecodeError::Malformed(
+                "more values in one message than are ever sent",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Cuts a stream of bytes into frames.

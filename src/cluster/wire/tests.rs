@@ -97,6 +97,45 @@ fn the_largest_entry_fits_a_frame() {
     assert_eq!(unframe(&out, &mut random).unwrap(), [largest]);
 }
 
+/// A frame of 16 MiB holds eight million empty proposals, which would take 590 MB in memory.
+#[test]
+fn more_values_than_are_ever_sent_are_refused_before_they_are_taken_apart() {
+    let frame = |body| {
+        let head = pb::Message {
+            sender_id: 1,
+            body: Some(body),
+            ..Default::default()
+        }
+        .encode_to_vec();
+        let mut frame = (head.len() as u32).to_be_bytes().to_vec();
+        frame.extend_from_slice(&head);
+        frame
+    };
+    let forward = |count| {
+        pb::message::Body::Forward(pb::Forward {
+            proposals: vec![pb::Proposal::default(); count],
+        })
+    };
+    let too_many = DecodeError::Malformed("more values in one message than are ever sent");
+    assert!(decode(&frame(forward(VALUES_MAX))).is_ok());
+    assert_eq!(decode(&frame(forward(VALUES_MAX + 1))), Err(too_many.clone()));
+    assert_eq!(decode(&frame(forward(8_000_000))), Err(too_many.clone()));
+    let replies = pb::message::Body::ForwardReply(pb::ForwardReply {
+        outcomes: vec![pb::ProposalOutcome::default(); VALUES_MAX + 1],
+    });
+    assert_eq!(decode(&frame(replies)), Err(too_many));
+    let readers = |count| {
+        pb::message::Body::ReadIndex(pb::ReadIndex {
+            ids: vec![u64::MAX; count],
+        })
+    };
+    assert!(decode(&frame(readers(raft::Config::default().readers_max))).is_ok());
+    assert_eq!(
+        decode(&frame(readers(500_000))),
+        Err(DecodeError::Malformed("a head larger than any that is sent"))
+    );
+}
+
 /// R38: a newer version may send what this one does not know.
 #[test]
 fn unknown_kinds_are_told_from_damage() {
