@@ -50,6 +50,9 @@ pub enum Input {
     SnapshotMade(Option<SnapshotMeta>),
     /// The snapshot of [`crate::SnapshotWork::Install`] is what the state machine now holds.
     Installed(SnapshotMeta),
+    /// The snapshot whose last piece was written is not what it was announced as, and not used. Must
+    /// come before the [`Input::Persisted`] of that piece, and the answer to that piece must not leave.
+    SnapshotRefused(SnapshotMeta),
     /// A message to this member may have been lost, or its connection broke.
     Unreachable(NodeId),
     /// Room on the disk has changed.

@@ -99,7 +99,16 @@ impl Leader {
         }
         self.tick_transfer(core);
         self.tick_snapshots(core);
+        self.tick_reads(core);
         self.check_quorum(core);
+    }
+
+    /// Readers that no round could take in time are told so; asking again is always safe.
+    fn tick_reads(&mut self, core: &mut Core) {
+        let late = self
+            .reads
+            .take_expired(core.now, 2 * u64::from(core.config.election_ticks));
+        answer_readers(core, late, Err(Refusal::TermNotCommitted));
     }
 
     /// A leader that a quorum does not answer within an election timeout is none: another may lead by
@@ -437,7 +446,7 @@ impl Leader {
     /// A reader wants an index; it waits until the no-op is committed (thesis §6.4) and a round of
     /// heartbeats has come back.
     pub(crate) fn read(&mut self, core: &mut Core, reader: Reader) {
-        if let Err(refusal) = self.reads.add(reader, core.config.readers_max) {
+        if let Err(refusal) = self.reads.add(reader, core.now, core.config.readers_max) {
             answer_readers(core, vec![reader], Err(refusal));
         }
     }
@@ -450,7 +459,7 @@ impl Leader {
                 asker: Some((from, boot)),
                 id,
             };
-            if self.reads.add(reader, core.config.readers_max).is_err() {
+            if self.reads.add(reader, core.now, core.config.readers_max).is_err() {
                 refused.push(reader);
             }
         }

@@ -56,6 +56,9 @@
 //! 9. [`Input::Compact`] only for what the state machine holds *durably*.
 //! 10. The file of a snapshot whose last piece was confirmed stays until its [`Input::Installed`], even
 //!     when a snapshot of this node's own making is finished meanwhile.
+//! 11. Whoever finds, when the last piece is there, that the file is not what its [`SnapshotMeta`] says,
+//!     feeds [`Input::SnapshotRefused`] before that piece's [`Input::Persisted`], and takes the
+//!     [`SnapshotReply`] for it out of `then_send`: the one message that may stay behind (R15).
 //!
 //! # What the core promises
 //!

@@ -144,6 +144,7 @@ impl Raft {
             Input::Loaded { id, result } => self.on_loaded(id, result),
             Input::SnapshotMade(meta) => self.core.on_snapshot_made(meta),
             Input::Installed(meta) => self.on_installed(&meta),
+            Input::SnapshotRefused(meta) => self.core.on_snapshot_refused(&meta),
             Input::Unreachable(id) => self.on_unreachable(id),
             Input::Space(space) => self.on_space(space),
         }

@@ -36,8 +36,8 @@ struct Round {
 /// Readers that wait on a leader.
 #[derive(Debug, Default)]
 pub(crate) struct LeaderReads {
-    /// Not yet part of a round.
-    waiting: Vec<Reader>,
+    /// Not yet part of a round, with the tick at which they came; oldest first.
+    waiting: Vec<(u64, Reader)>,
     /// Oldest first.
     rounds: VecDeque<Round>,
     /// Readers in all of the above.
@@ -49,12 +49,12 @@ impl LeaderReads {
     ///
     /// # Errors
     /// [`Refusal::Overloaded`].
-    pub(crate) fn add(&mut self, reader: Reader, readers_max: usize) -> Result<(), Refusal> {
+    pub(crate) fn add(&mut self, reader: Reader, now: u64, readers_max: usize) -> Result<(), Refusal> {
         if self.count >= readers_max {
             return Err(Refusal::Overloaded);
         }
         self.count += 1;
-        self.waiting.push(reader);
+        self.waiting.push((now, reader));
         Ok(())
     }
 
@@ -77,7 +77,7 @@ impl LeaderReads {
             self.rounds.back().is_none_or(|round| round.number < number),
             "round {number} used twice"
         );
-        let readers = std::mem::take(&mut self.waiting);
+        let readers = self.waiting.drain(..).map(|(_, reader)| reader).collect();
         self.rounds.push_back(Round {
             number,
             index,
@@ -95,11 +95,22 @@ impl LeaderReads {
         served
     }
 
+    /// Gives those who have waited too long for a round. A leader that is heard by a quorum whose disks
+    /// take nothing leads on without ever committing its no-op, and before that no round may begin: without
+    /// this, readers that gave up long ago would pile up until nobody is taken in any more. Those in a round
+    /// need no such care: a round that no quorum echoes ends the leadership.
+    pub(crate) fn take_expired(&mut self, now: u64, after_ticks: u64) -> Vec<Reader> {
+        let is_late = |(since, _): &(u64, Reader)| now.saturating_sub(*since) >= after_ticks;
+        let late = self.waiting.iter().take_while(|waiting| is_late(waiting)).count();
+        self.count -= late;
+        self.waiting.drain(..late).map(|(_, reader)| reader).collect()
+    }
+
     /// Gives everyone: this node leads no longer.
     pub(crate) fn take_all(&mut self) -> Vec<Reader> {
         self.count = 0;
         let mut all: Vec<Reader> = self.rounds.drain(..).flat_map(|round| round.readers).collect();
-        all.append(&mut self.waiting);
+        all.extend(self.waiting.drain(..).map(|(_, reader)| reader));
         all
     }
 }

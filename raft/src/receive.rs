@@ -158,6 +158,17 @@ impl Core {
         self.set_stage(Stage::Resetting(token));
     }
 
+    /// What was received is damaged: it is forgotten. The leader, left without an answer to the last piece,
+    /// sends a piece again, is told that nothing is here, and begins anew.
+    pub(crate) fn on_snapshot_refused(&mut self, meta: &SnapshotMeta) {
+        let is_received = |receiving: &Receiving| {
+            receiving.meta == *meta && matches!(receiving.stage, Stage::Pieces | Stage::Completing(_))
+        };
+        if self.receiving.as_ref().is_some_and(is_received) {
+            self.receiving = None;
+        }
+    }
+
     /// The state machine holds the snapshot: true when it was the one waited for.
     pub(crate) fn on_installed(&mut self, meta: &SnapshotMeta) -> bool {
         let is_awaited = self

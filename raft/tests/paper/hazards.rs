@@ -1,7 +1,7 @@
 //! Hazards of real disks, restarts and limits, by their number in the design.
 
 use super::*;
-use raft::{Cleared, Config, HeartbeatReply, Proposal, ProposalId, ProposalOutcome, Raft, Refusal};
+use raft::{Cleared, Config, HeartbeatReply, Proposal, ProposalId, ProposalOutcome, Raft, ReadId, Refusal};
 
 fn echo(round: u64) -> Body {
     Body::HeartbeatReply(HeartbeatReply {
@@ -515,4 +515,73 @@ fn windows_hold_two_of_the_largest_entry() {
     assert!(Raft::new(config, identity, raft::Recovered::default(), 1).is_err());
     config.inflight_bytes_max = 3 << 20;
     assert!(Raft::new(config, identity, raft::Recovered::default(), 1).is_ok());
+}
+
+/// A leader that is heard by a quorum whose disks take nothing leads on and never commits its no-op; before
+/// that it may give no reader an index (R4). The reader is told in time, and does not stay behind as one
+/// more of those that will fill the queue.
+#[test]
+fn readers_are_told_when_the_no_op_cannot_be_committed() {
+    let mut node = Lone::new();
+    node.win();
+    node.happened();
+    node.cluster.step(ME, Input::ReadIndex(vec![ReadId(7)]));
+    let asker = Body::ReadIndex(vec![ReadId(8)]);
+    node.hear(3, 1, asker);
+    let mut told = (Vec::new(), Vec::new());
+    for _ in 0..100 {
+        node.tick(1);
+        node.hear(2, 1, echo(0));
+        told.0
+            .extend(node.happened().into_iter().filter(|line| line.contains("read 7")));
+        told.1
+            .extend(node.said().into_iter().filter_map(|(to, body)| match body {
+                Body::ReadIndexReply(reply) => Some((to, reply.ids, reply.result)),
+                _ => None,
+            }));
+    }
+    assert_eq!(node.status().role, RoleKind::Leader, "it is heard");
+    assert_eq!(told.0.len(), 1, "{told:?}");
+    assert!(told.0[0].contains("refused"), "{told:?}");
+    let refused = Err(Refusal::TermNotCommitted);
+    assert_eq!(told.1, [(3, vec![ReadId(8)], refused)]);
+}
+
+/// R15: what arrived damaged is forgotten before its last piece counts as durable: the log is not restarted
+/// after it, and the leader's next piece is answered by "nothing is here", so that it begins anew.
+#[test]
+fn a_snapshot_that_arrived_damaged_is_fetched_again() {
+    let mut node = Lone::new();
+    let meta = raft::SnapshotMeta {
+        last: id(1, 9),
+        checksum: Checksum(99),
+        configuration: cluster::voters(&[1, 2, 3]),
+        size_bytes: 9,
+        file_checksum: crc32fast::hash(b"snapshot "),
+    };
+    node.hear(2, 1, append(&[1], 0, 0));
+    node.hold_disk();
+    let piece = |offset: u64, data: &'static [u8]| {
+        Body::Snapshot(raft::SnapshotChunk {
+            meta: meta.clone(),
+            offset,
+            data: Bytes::from_static(data),
+            checksum: crc32fast::hash(data),
+        })
+    };
+    node.hear(2, 1, piece(0, b"snapshot "));
+    node.cluster.step(ME, Input::SnapshotRefused(meta.clone()));
+    node.release_disk();
+    let status = node.status();
+    assert_eq!((status.base, status.last), (Index(0), Index(1)), "the log stays");
+    node.said();
+    node.hear(2, 1, piece(5, b"hot "));
+    let nothing = Body::SnapshotReply(raft::SnapshotReply {
+        last: meta.last,
+        next_offset: 0,
+        installed: None,
+    });
+    assert_eq!(node.said(), [(2, nothing)]);
+    node.hear(2, 1, piece(0, b"snapshot "));
+    assert_eq!(node.status().base, Index(9), "the second time it is whole");
 }
