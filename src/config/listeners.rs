@@ -1,6 +1,6 @@
 //! Who watches which config, and which MD5 he has of it: maps, no waiting and no time.
 //!
-//! A watcher is whoever waits: a long poll now, a gRPC connection later. Both directions are kept, so that
+//! A watcher is whoever waits: a long poll, or a gRPC connection. Both directions are kept, so that
 //! a change finds its watchers, and a watcher that goes is forgotten, in time that depends on nothing else:
 //!
 //! ```text
@@ -207,6 +207,39 @@ impl<T> Listeners<T> {
         })
     }
 
+    /// Some of those who watch the config: at most `max`, the ones before position `below` of its list,
+    /// and the position to go on below; 0 when there are no more.
+    pub fn of_key_below(
+        &self,
+        name: &ConfigKey,
+        below: usize,
+        max: usize,
+    ) -> (impl Iterator<Item = (&T, Slot, Seen)>, usize) {
+        let key = self.by_name.get(name).map(|key| &self.keys[*key]);
+        let all = key.map_or(&[][..], |key| &key.watches);
+        let end = below.min(all.len());
+        let begin = end.saturating_sub(max);
+        let watches = all[begin..end].iter().map(|back| {
+            let watcher = &self.watchers[back.watcher];
+            (&watcher.owner, Slot(back.slot), watcher.watches[back.slot].seen)
+        });
+        (watches, begin)
+    }
+
+    /// What the watcher has of what it watches in this slot.
+    pub fn seen(&self, watcher: WatcherId, slot: Slot) -> Option<Seen> {
+        let watches = &self.watchers.get(watcher.0)?.watches;
+        watches.get(slot.0).map(|watch| watch.seen)
+    }
+
+    /// Replaces what the watcher has; nothing happens when there is no such watch.
+    pub fn set_seen(&mut self, watcher: WatcherId, slot: Slot, seen: Seen) {
+        let watcher = self.watchers.get_mut(watcher.0);
+        if let Some(watch) = watcher.and_then(|watcher| watcher.watches.get_mut(slot.0)) {
+            watch.seen = seen;
+        }
+    }
+
     /// All watchers.
     pub fn owners(&self) -> impl Iterator<Item = (WatcherId, &T)> {
         self.watchers
@@ -345,6 +378,16 @@ mod tests {
                         listeners.unwatch(id, Slot(slot));
                         model.0.remove(&(owner, slot));
                     }
+                    (5, Some(at)) => {
+                        let (id, owner) = alive[at];
+                        let slot = next(6) as usize;
+                        listeners.set_seen(id, Slot(slot), Seen::Other);
+                        if let Some((_, seen)) = model.0.get_mut(&(owner, slot)) {
+                            *seen = Seen::Other;
+                        }
+                        let seen = model.0.get(&(owner, slot)).map(|(_, seen)| *seen);
+                        assert_eq!(listeners.seen(id, Slot(slot)), seen, "seed {seed}");
+                    }
                     (_, Some(at)) => {
                         let (id, owner) = alive[at];
                         let seen = [Seen::Nothing, Seen::Other, Seen::Md5(Md5::of(b"x"))][next(3) as usize];
@@ -365,6 +408,14 @@ mod tests {
                     .collect();
                 found.sort_unstable();
                 assert_eq!(found, model.of_key(&name), "seed {seed} {name}");
+                let (mut walked, mut below) = (Vec::new(), usize::MAX);
+                while below > 0 {
+                    let (step, next) = listeners.of_key_below(&name, below, 2);
+                    walked.extend(step.map(|(owner, slot, _)| (*owner, slot.0)));
+                    below = next;
+                }
+                walked.sort_unstable();
+                assert_eq!(walked, found, "seed {seed} {name}: walked in steps");
                 assert_eq!(listeners.is_watched(&name), !found.is_empty(), "seed {seed}");
             }
             let count: usize = alive

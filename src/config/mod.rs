@@ -18,6 +18,7 @@ mod history;
 mod listeners;
 mod search;
 mod store;
+mod versions;
 
 pub use change::{Edit, Expectation, Origin, Publish, Removal, Variant};
 pub use entry::{ConfigId, Detail, Entry, Labels};
@@ -26,3 +27,4 @@ pub use history::{History, HistoryId, Operation};
 pub use listeners::{Listeners, Seen, Slot, WatcherId};
 pub use search::{Pattern, Query};
 pub use store::{Selected, Store};
+pub use versions::Versions;

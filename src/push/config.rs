@@ -1,5 +1,6 @@
 //! Changes of configs, brought to those who watch them.
 
+use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,18 +8,19 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::session::Session;
+use super::watch::Watch;
 use crate::clock;
-use crate::config::{Listeners, Seen, Slot, WatcherId};
+use crate::config::{Listeners, Seen, Versions};
 use crate::metrics::Push;
 use crate::model::ConfigKey;
 use crate::state::Event;
 
 /// Memory that all watches together may take ([`Listeners::cost_of`]): about 600,000 watches of names of
 /// ordinary length. Beyond it a listener is refused.
-const COST_BYTES_MAX: usize = 256 << 20;
+pub(super) const COST_BYTES_MAX: usize = 256 << 20;
 
-/// Watches made or taken away while the lock is held; the applier gets in between. About 50 µs.
-const LOCKED_STEP: usize = 256;
+/// Watches made, taken away or copied while the lock is held; the applier gets in between. About 50 µs.
+pub(super) const LOCKED_STEP: usize = 256;
 
 /// Sessions marked before other tasks of the thread get their turn.
 const MARKS_PER_TURN: usize = 1_024;
@@ -39,20 +41,43 @@ pub struct ConfigPush {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    listeners: Listeners<Watcher>,
-    /// Changed and watched, not yet told; with the moment of the first change. No larger than the number of
-    /// watched configs.
-    due: HashMap<ConfigKey, Instant>,
+pub(super) struct Shared {
+    pub(super) listeners: Listeners<Arc<Session>>,
+    /// Changed and watched, not yet told. No larger than the number of watched configs.
+    due: HashMap<ConfigKey, Change>,
     /// The whole state was replaced; everybody is to look again.
     reloaded: Option<Instant>,
 }
 
+/// What has become of a config since the pusher looked last.
 #[derive(Debug)]
-struct Watcher {
-    /// Address of the client.
-    ip: Box<str>,
-    session: Arc<Session>,
+struct Change {
+    /// The moment of the first change.
+    since: Instant,
+    /// What the one change did; `None` after several.
+    ///
+    /// NOTE: several must not be folded into "before the first, after the last". A content that went from 1
+    /// to 2 and back to 1 looks unchanged that way, and a client that read in between would keep 2.
+    once: Option<Box<(Versions, Versions)>>,
+}
+
+impl Change {
+    /// True when what this client sees has changed, or may have. To tell a client for nothing costs it two
+    /// calls, and a beta publish for one of 10,000 listeners would cost 19,998; not to tell it loses an
+    /// update.
+    ///
+    /// This narrows the contract (01 §4.5: "to all connections listening on the key") in this one way: a
+    /// client that sees the same content before and after is not told. What a client *says* it has never
+    /// counts: between a notification and its next listen a client has something else.
+    fn concerns(&self, session: &Session) -> bool {
+        match self.once.as_deref() {
+            None => true,
+            Some((before, after)) if before.grays.is_empty() && after.grays.is_empty() => true,
+            Some((before, after)) => {
+                session.as_client(|client| before.seen_by(client) != after.seen_by(client))
+            }
+        }
+    }
 }
 
 impl ConfigPush {
@@ -68,9 +93,17 @@ impl ConfigPush {
         let mut shared = self.lock();
         for event in events {
             match event {
-                Event::ConfigChanged { key, .. } if shared.listeners.is_watched(&key) => {
-                    shared.due.entry(key).or_insert(now);
-                }
+                Event::ConfigChanged {
+                    key, before, after, ..
+                } if shared.listeners.is_watched(&key) => match shared.due.entry(key) {
+                    MapEntry::Vacant(entry) => {
+                        entry.insert(Change {
+                            since: now,
+                            once: Some(Box::new((before, after))),
+                        });
+                    }
+                    MapEntry::Occupied(mut entry) => entry.get_mut().once = None,
+                },
                 Event::Reloaded { .. } => {
                     shared.reloaded.get_or_insert(now);
                 }
@@ -107,27 +140,49 @@ impl ConfigPush {
             let everybody: Vec<_> = {
                 let shared = self.lock();
                 let owners = shared.listeners.owners();
-                owners.map(|(_, watcher)| Arc::clone(&watcher.session)).collect()
+                owners.map(|(_, session)| Arc::clone(session)).collect()
             };
             for session in everybody {
                 session.mark_all(since);
                 give_way(&mut marked).await;
             }
         }
-        for (key, since) in due {
+        for (key, change) in due {
+            self.tell(&key, &change, &mut marked).await;
+        }
+    }
+
+    /// Marks everybody who watches a config and is concerned.
+    ///
+    /// The watches of a key are walked from the last to the first, some at a time. Meanwhile the list may
+    /// change, but only so that nobody is missed: one that is taken away is replaced by the last one, which
+    /// was walked before, and one that is new was made after the change and compares by itself.
+    async fn tell(&self, key: &ConfigKey, change: &Change, marked: &mut usize) {
+        let mut below = usize::MAX;
+        while below > 0 {
             // Only the handles are copied under the lock: to wake a task takes far longer.
-            let watchers: Vec<_> = {
+            let step: Vec<_> = {
                 let shared = self.lock();
-                let watches = shared.listeners.of_key(&key);
+                let (watches, next) = shared.listeners.of_key_below(key, below, LOCKED_STEP);
+                below = next;
                 watches
-                    .map(|(watcher, slot, _)| (Arc::clone(&watcher.session), slot))
+                    .map(|(session, slot, _)| (Arc::clone(session), slot))
                     .collect()
             };
-            for (session, slot) in watchers {
-                session.mark(slot, since);
-                give_way(&mut marked).await;
+            for (session, slot) in step {
+                if change.concerns(&session) {
+                    session.mark(slot, change.since);
+                }
+                give_way(marked).await;
             }
         }
+    }
+
+    /// Registers a client that watches nothing yet: its address, and its tag if it has one.
+    pub fn open(self: &Arc<Self>, ip: &str, tag: Option<&str>) -> Watch {
+        let session = Arc::new(Session::new(ip, tag));
+        let id = self.lock().listeners.add(Arc::clone(&session));
+        Watch::new(Arc::clone(self), id, session)
     }
 
     /// Registers a client with everything it watches. From the moment this returns, no change of any of
@@ -139,37 +194,14 @@ impl ConfigPush {
     pub fn watch<'a>(
         self: &Arc<Self>,
         ip: &str,
+        tag: Option<&str>,
         keys: impl Iterator<Item = (&'a mut ConfigKey, Seen)>,
     ) -> Result<Watch, Full> {
-        let session = Arc::new(Session::default());
-        let watcher = Watcher {
-            ip: ip.into(),
-            session: Arc::clone(&session),
-        };
-        let id = self.lock().listeners.add(watcher);
-        let mut watch = Watch {
-            push: Arc::clone(self),
-            id,
-            session,
-            slots: 0,
-        };
+        let mut watch = self.open(ip, tag);
         let mut keys = keys.peekable();
         while keys.peek().is_some() {
-            let mut shared = self.lock();
-            if shared.listeners.cost_bytes() >= COST_BYTES_MAX {
-                drop(shared);
-                // The watch takes away what was registered so far.
-                return Err(Full);
-            }
-            for (key, seen) in keys.by_ref().take(LOCKED_STEP) {
-                let (slot, name) = shared.listeners.watch(id, key, seen);
-                assert!(
-                    slot == Slot(watch.slots),
-                    "slots of a new watcher are counted from 0"
-                );
-                *key = name;
-                watch.slots += 1;
-            }
+            // A watch that is dropped takes away what was registered so far.
+            watch.add_some(keys.by_ref().take(LOCKED_STEP))?;
         }
         Ok(watch)
     }
@@ -179,7 +211,7 @@ impl ConfigPush {
         let shared = self.lock();
         let found = shared.listeners.of_key(key);
         found
-            .map(|(watcher, _, seen)| (watcher.ip.to_string(), seen))
+            .map(|(session, _, seen)| (session.ip().to_owned(), seen))
             .collect()
     }
 
@@ -189,7 +221,7 @@ impl ConfigPush {
         let watchers = shared
             .listeners
             .owners()
-            .filter(|(_, watcher)| &*watcher.ip == ip);
+            .filter(|(_, session)| session.ip() == ip);
         watchers
             .flat_map(|(id, _)| shared.listeners.of_watcher(id))
             .map(|(key, seen)| (key.clone(), seen))
@@ -204,7 +236,7 @@ impl ConfigPush {
     }
 
     /// Nothing panics while it holds the lock but an assertion of ours.
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -217,36 +249,6 @@ async fn give_way(marked: &mut usize) {
     }
 }
 
-/// A registered client. Dropping it, as when the client closes its connection, forgets it.
-#[derive(Debug)]
-pub struct Watch {
-    push: Arc<ConfigPush>,
-    id: WatcherId,
-    session: Arc<Session>,
-    slots: usize,
-}
-
-impl Watch {
-    /// What has changed, as soon as something has.
-    pub fn session(&self) -> &Session {
-        &self.session
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let mut slot = 0;
-        while slot < self.slots {
-            let mut shared = self.push.lock();
-            for _ in 0..LOCKED_STEP.min(self.slots - slot) {
-                shared.listeners.unwatch(self.id, Slot(slot));
-                slot += 1;
-            }
-        }
-        self.push.lock().listeners.remove(self.id);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -255,6 +257,7 @@ mod tests {
 
     use super::super::session::Which;
     use super::*;
+    use crate::config::Slot;
     use crate::model::{Md5, NamespaceId};
 
     fn key(name: &str) -> ConfigKey {
@@ -265,15 +268,15 @@ mod tests {
         Event::ConfigChanged {
             key: key(name),
             index: Index(1),
-            md5: None,
-            gray: false,
+            before: Versions::default(),
+            after: Versions::default(),
         }
     }
 
     fn watch(push: &Arc<ConfigPush>, ip: &str, names: &[&str]) -> Watch {
         let mut keys: Vec<_> = names.iter().map(|name| key(name)).collect();
         let keys = keys.iter_mut().map(|key| (key, Seen::Nothing));
-        push.watch(ip, keys).expect("there is room")
+        push.watch(ip, None, keys).expect("there is room")
     }
 
     async fn told(watch: &Watch) -> Option<Which> {
@@ -322,10 +325,10 @@ mod tests {
         let push = ConfigPush::new();
         let mut long = vec![key(&"d".repeat(1 << 20)); 128];
         let long = long.iter_mut().map(|key| (key, Seen::Nothing));
-        let held = push.watch("1", long).expect("there is room");
+        let held = push.watch("1", None, long).expect("there is room");
         let before = push.load();
         let mut keys = [key("a"), key("b")];
-        let refused = push.watch("2", keys.iter_mut().map(|key| (key, Seen::Nothing)));
+        let refused = push.watch("2", None, keys.iter_mut().map(|key| (key, Seen::Nothing)));
         assert!(matches!(refused, Err(Full)));
         drop(refused);
         assert_eq!(push.load(), before);
@@ -339,7 +342,7 @@ mod tests {
         let md5 = Md5::of(b"1");
         let mut keys = [key("a"), key("b")];
         let seen = [Seen::Md5(md5), Seen::Nothing];
-        let _first = push.watch("10.0.0.1", keys.iter_mut().zip(seen)).unwrap();
+        let _first = push.watch("10.0.0.1", None, keys.iter_mut().zip(seen)).unwrap();
         let _second = watch(&push, "10.0.0.2", &["b"]);
         assert_eq!(
             push.listeners_of(&key("a")),

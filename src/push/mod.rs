@@ -20,7 +20,13 @@
 //! What is *not* in here: which answer a change is for whom (`service::listen`), wire forms, sockets.
 
 mod config;
+mod outbox;
 mod session;
+mod under_way;
+mod watch;
 
-pub use config::{ConfigPush, Full, Watch};
+pub use config::{ConfigPush, Full};
+pub use outbox::{Failed, Outbox};
 pub use session::{Due, Session, Which};
+pub use under_way::UnderWay;
+pub use watch::Watch;

@@ -6,16 +6,25 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::config::Slot;
+use crate::config::{Client, Slot};
 
-/// Marks for one who waits: which of his watches have changed since he looked last.
+/// A client that waits, and its marks: which of its watches have changed since it looked last.
 ///
 /// The pusher marks, one task takes. Marks of one watch are one mark, so this never holds more than the
 /// client watches, however slow it is.
 #[derive(Debug, Default)]
 pub struct Session {
-    marks: Mutex<Option<Due>>,
+    /// Address of the client.
+    ip: Box<str>,
+    inner: Mutex<Inner>,
     woken: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    marks: Option<Due>,
+    /// Tag of the client.
+    tag: Option<Box<str>>,
 }
 
 /// What has to be looked at again.
@@ -37,10 +46,45 @@ pub enum Which {
 }
 
 impl Session {
+    /// Nothing has changed yet for the client with this address, and this tag if it has one.
+    pub(super) fn new(ip: &str, tag: Option<&str>) -> Session {
+        let inner = Inner {
+            marks: None,
+            tag: tag.map(Box::from),
+        };
+        Session {
+            ip: ip.into(),
+            inner: Mutex::new(inner),
+            woken: Notify::new(),
+        }
+    }
+
+    /// Address of the client.
+    pub fn ip(&self) -> &str {
+        &self.ip
+    }
+
+    /// Gives the client another tag.
+    pub fn set_tag(&self, tag: Option<&str>) {
+        let mut inner = self.inner();
+        if inner.tag.as_deref() != tag {
+            inner.tag = tag.map(Box::from);
+        }
+    }
+
+    /// Looks with the eyes of the client. `look` must not wait.
+    pub fn as_client<R>(&self, look: impl FnOnce(&Client<'_>) -> R) -> R {
+        let inner = self.inner();
+        look(&Client {
+            ip: &self.ip,
+            tag: inner.tag.as_deref(),
+        })
+    }
+
     /// A watch has to be looked at again.
     pub fn mark(&self, slot: Slot, since: Instant) {
-        let mut marks = self.marks();
-        let due = marks.get_or_insert_with(|| Due {
+        let mut inner = self.inner();
+        let due = inner.marks.get_or_insert_with(|| Due {
             which: Which::Some(BTreeSet::new()),
             since,
         });
@@ -48,19 +92,19 @@ impl Session {
         if let Which::Some(slots) = &mut due.which {
             slots.insert(slot);
         }
-        drop(marks);
+        drop(inner);
         self.woken.notify_one();
     }
 
     /// Every watch has to be looked at again.
     pub fn mark_all(&self, since: Instant) {
-        let mut marks = self.marks();
-        let since = marks.as_ref().map_or(since, |due| due.since.min(since));
-        *marks = Some(Due {
+        let mut inner = self.inner();
+        let since = inner.marks.as_ref().map_or(since, |due| due.since.min(since));
+        inner.marks = Some(Due {
             which: Which::All,
             since,
         });
-        drop(marks);
+        drop(inner);
         self.woken.notify_one();
     }
 
@@ -70,7 +114,7 @@ impl Session {
     /// Nothing is lost by dropping it: marks are taken in the poll that returns them.
     pub async fn due(&self) -> Due {
         loop {
-            if let Some(due) = self.marks().take() {
+            if let Some(due) = self.inner().marks.take() {
                 return due;
             }
             // A mark set between the look and here has left its permit behind.
@@ -79,8 +123,8 @@ impl Session {
     }
 
     /// Nothing panics while it holds the lock, and the marks are whole between two calls anyway.
-    fn marks(&self) -> MutexGuard<'_, Option<Due>> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

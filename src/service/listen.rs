@@ -93,8 +93,18 @@ impl Listened {
     pub fn namespace(&self) -> Option<&str> {
         match &self.spelling {
             Spelling::Absent => None,
-            Spelling::Same => Some(self.key.namespace()),
-            Spelling::Other(spelling) => Some(spelling),
+            other => Some(other.as_sent(&self.key)),
+        }
+    }
+}
+
+impl Spelling {
+    /// The namespace of this key in this spelling; empty when the client named none.
+    pub fn as_sent<'a>(&'a self, key: &'a ConfigKey) -> &'a str {
+        match self {
+            Spelling::Absent => "",
+            Spelling::Same => key.namespace(),
+            Spelling::Other(spelling) => spelling,
         }
     }
 }
@@ -131,8 +141,8 @@ impl Services {
     }
 }
 
-/// What a poll asks. Two implementations: the server, and a scripted one in tests.
-trait Truth {
+/// What those who listen ask. Two implementations: the server, and a scripted one in tests.
+pub(super) trait Truth: Sync {
     /// MD5 of what this client sees now, on this node.
     fn md5(&self, key: &ConfigKey, client: &Client<'_>) -> Option<Md5>;
 
@@ -140,7 +150,11 @@ trait Truth {
     fn moment(&self) -> Moment;
 
     /// Returns once this node has everything that was visible anywhere at that moment.
-    async fn caught_up(&self, since: Moment, deadline: Instant) -> std::result::Result<(), ReadError>;
+    fn caught_up(
+        &self,
+        since: Moment,
+        deadline: Instant,
+    ) -> impl Future<Output = std::result::Result<(), ReadError>> + Send;
 }
 
 impl Truth for Services {
@@ -185,7 +199,7 @@ async fn wait(
         .entries
         .iter_mut()
         .map(|entry| (&mut entry.key, entry.seen));
-    let Ok(watch) = push.watch(&listen.ip, keys) else {
+    let Ok(watch) = push.watch(&listen.ip, listen.tag.as_deref(), keys) else {
         push.metrics.refused.fetch_add(1, Relaxed);
         drop(listen);
         return Err(refuse_later(stopping).await);
@@ -257,4 +271,4 @@ async fn refuse_later(stopping: &Shutdown) -> Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

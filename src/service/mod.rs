@@ -9,6 +9,7 @@ pub mod health;
 pub mod listen;
 pub mod metrics;
 pub mod namespace;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

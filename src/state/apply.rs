@@ -15,7 +15,7 @@ use super::rows::{self, HistoryHead, RowError};
 use super::{FEATURE_LEVEL_MAX, HEADS_MAX, HISTORY_SURPLUS_MAX, OpenError, State, TRIM_ROWS_MAX};
 use crate::config::change::{self, After, Before, Numbers};
 use crate::config::{
-    ConfigId, Edit, Entry, GrayVersions, History, HistoryId, Operation, Origin, Publish, Removal,
+    ConfigId, Edit, Entry, GrayVersions, History, HistoryId, Operation, Origin, Publish, Removal, Versions,
 };
 use crate::model::{ConfigKey, NamespaceId, OperationId};
 use crate::namespace::{Namespaces, Refusal as NamespaceRefusal};
@@ -304,7 +304,7 @@ impl State {
             Operation::Insert => Outcome::ConfigInserted(id),
             _ => Outcome::ConfigUpdated(id),
         };
-        self.store(pending, formal, edit, &publish.origin, index)?;
+        self.store(pending, (formal, grays), edit, &publish.origin, index)?;
         Ok(outcome)
     }
 
@@ -324,7 +324,7 @@ impl State {
         let Some(edit) = change::remove(before, removal, numbers(index, position)) else {
             return Ok(false);
         };
-        self.store(pending, formal, edit, &removal.origin, index)?;
+        self.store(pending, (formal, grays), edit, &removal.origin, index)?;
         Ok(true)
     }
 
@@ -369,27 +369,26 @@ impl State {
     fn store(
         &mut self,
         pending: &mut Pending,
-        formal: Option<Arc<Entry>>,
+        (formal, grays): (Option<Arc<Entry>>, GrayVersions),
         edit: Edit,
         origin: &Origin,
         index: Index,
     ) -> Result<(), ApplyFault> {
         let key = edit.history.key.clone();
         self.append_history(pending, &key, &edit.history, origin)?;
-        let mut md5 = formal.map(|entry| entry.md5);
-        let mut gray = true;
+        let formal = formal.map(|entry| entry.md5);
+        let before = Versions { formal, grays };
+        let mut after = before.clone();
         match edit.after {
             After::Formal(detail) => {
-                gray = false;
-                md5 = Some(detail.entry.md5);
+                after.formal = Some(detail.entry.md5);
                 pending
                     .batch
                     .put(rows::CONFIGS, key.as_bytes(), rows::config(&detail));
                 pending.configs.insert(key.clone(), Some(Arc::new(detail.entry)));
             }
             After::NoFormal => {
-                gray = false;
-                md5 = None;
+                after.formal = None;
                 pending.batch.delete(rows::CONFIGS, key.as_bytes());
                 pending.configs.insert(key.clone(), None);
             }
@@ -399,10 +398,12 @@ impl State {
                     &rows::gray_key(&key, &variant.name),
                     rows::gray(&variant),
                 );
+                after.grays = all.clone();
                 pending.grays.insert(key.clone(), all);
             }
             After::NoGray(name, all) => {
                 pending.batch.delete(rows::GRAYS, &rows::gray_key(&key, &name));
+                after.grays = all.clone();
                 pending.grays.insert(key.clone(), all);
             }
         }
@@ -410,8 +411,8 @@ impl State {
             pending.done.events.push(Event::ConfigChanged {
                 key,
                 index,
-                md5,
-                gray,
+                before,
+                after,
             });
         }
         Ok(())

@@ -2,7 +2,8 @@
 
 use raft::Index;
 
-use crate::model::{ConfigKey, Md5, NamespaceId};
+use crate::config::Versions;
+use crate::model::{ConfigKey, NamespaceId};
 
 /// A change of the replicated state, handed out in log order after readers can see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,10 +14,10 @@ pub enum Event {
         key: ConfigKey,
         /// The log index of the change. A reader that has applied this index sees the change.
         index: Index,
-        /// MD5 of the formal version; `None` when there is none. Unchanged when only a variant changed.
-        md5: Option<Md5>,
-        /// A variant was published or removed: clients it matches see another MD5 than the above.
-        gray: bool,
+        /// What there was.
+        before: Versions,
+        /// What there is. A content or a rule differs from `before`.
+        after: Versions,
     },
     /// A namespace was made, renamed or deleted.
     NamespaceChanged {

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use raft::EntryKind;
 
 use super::*;
-use crate::config::{Client, ConfigId, GrayError, Pattern, Publish, Query, Removal, Selected, Variant};
+use crate::config::{
+    Client, ConfigId, GrayError, GrayVersions, Pattern, Publish, Query, Removal, Selected, Variant, Versions,
+};
 use crate::model::{Md5, NamespaceId, PageRequest};
 use crate::namespace::{Refusal, Wanted};
 use support::{Log, Node, key, origin, put};
@@ -83,17 +85,25 @@ fn events_tell_what_a_client_can_notice_in_log_order() {
         })),
     ];
     let done = node.state_mut().apply(&entries).expect("applies");
-    let event = |entry: usize, content: Option<&str>, gray| Event::ConfigChanged {
+    let beta = node.reader().grays(&key("d"));
+    let none = GrayVersions::default;
+    let versions = |content: Option<&str>, grays| Versions {
+        formal: content.map(|content| Md5::of(content.as_bytes())),
+        grays,
+    };
+    let event = |entry: usize, before, after| Event::ConfigChanged {
         key: key("d"),
         index: entries[entry].index(),
-        md5: content.map(|content| Md5::of(content.as_bytes())),
-        gray,
+        before,
+        after,
     };
+    let (one, two) = (versions(Some("one"), none()), versions(Some("two"), none()));
+    let both = versions(Some("two"), beta.clone());
     let expected = vec![
-        event(0, Some("one"), false),
-        event(2, Some("two"), false),
-        event(3, Some("two"), true),
-        event(4, None, false),
+        event(0, versions(None, none()), one.clone()),
+        event(2, one, two.clone()),
+        event(3, two, both.clone()),
+        event(4, both, versions(None, beta)),
     ];
     assert_eq!(done.events, expected);
     assert_eq!(done.applied[4].outcome, Outcome::ConfigsRemoved(1));

@@ -8,33 +8,34 @@ use raft::Index;
 use tokio::sync::watch;
 
 use super::*;
+use crate::config::{GrayVersions, Versions};
 use crate::model::NamespaceId;
 use crate::state::Event;
 
-fn key(name: &str) -> ConfigKey {
+pub(in crate::service) fn key(name: &str) -> ConfigKey {
     ConfigKey::new(&NamespaceId::default(), "g", name)
 }
 
-fn md5(content: &str) -> Md5 {
+pub(in crate::service) fn md5(content: &str) -> Md5 {
     Md5::of(content.as_bytes())
 }
 
 /// A node whose state, rounds and moments of change the test decides.
-struct Scripted {
-    state: Mutex<HashMap<ConfigKey, Md5>>,
-    push: Arc<ConfigPush>,
-    freshness: super::super::freshness::Freshness,
+pub(in crate::service) struct Scripted {
+    pub(in crate::service) state: Mutex<HashMap<ConfigKey, Md5>>,
+    pub(in crate::service) push: Arc<ConfigPush>,
+    pub(in crate::service) freshness: super::super::freshness::Freshness,
     /// True while a leader answers.
-    leader: watch::Sender<bool>,
+    pub(in crate::service) leader: watch::Sender<bool>,
     /// What the node applies before a round is done: it lags by this.
-    lag: Mutex<Vec<(&'static str, &'static str)>>,
+    pub(in crate::service) lag: Mutex<Vec<(&'static str, &'static str)>>,
     /// Applied right after the next look at the state, before anything else can happen.
-    after_next_look: Mutex<Option<(&'static str, &'static str)>>,
-    rounds: Mutex<usize>,
+    pub(in crate::service) after_next_look: Mutex<Option<(&'static str, &'static str)>>,
+    pub(in crate::service) rounds: Mutex<usize>,
 }
 
 impl Scripted {
-    fn new(configs: &[(&str, &str)]) -> Arc<Scripted> {
+    pub(in crate::service) fn new(configs: &[(&str, &str)]) -> Arc<Scripted> {
         let state = configs.iter().map(|(name, content)| (key(name), md5(content)));
         Arc::new(Scripted {
             state: Mutex::new(state.collect()),
@@ -48,14 +49,23 @@ impl Scripted {
     }
 
     /// Applies a publish: shown first, told afterwards.
-    fn publish(&self, name: &str, content: &str) {
-        self.state.lock().unwrap().insert(key(name), md5(content));
+    pub(in crate::service) fn publish(&self, name: &str, content: &str) {
+        let versions = |formal| Versions {
+            formal,
+            grays: GrayVersions::default(),
+        };
+        let before = self.state.lock().unwrap().insert(key(name), md5(content));
         self.push.on_change(vec![Event::ConfigChanged {
             key: key(name),
             index: Index(1),
-            md5: Some(md5(content)),
-            gray: false,
+            before: versions(before),
+            after: versions(Some(md5(content))),
         }]);
+    }
+
+    /// What this node has now.
+    pub(in crate::service) fn md5_of(&self, name: &str) -> Option<Md5> {
+        self.state.lock().unwrap().get(&key(name)).copied()
     }
 
     /// Polls for thirty seconds, with a pusher beside it as in the server.
@@ -289,7 +299,7 @@ async fn beyond_the_bound_the_refusal_comes_late() {
     let node = Scripted::new(&[]);
     let mut many = vec![key(&"d".repeat(1 << 20)); 128];
     let many = many.iter_mut().map(|key| (key, Seen::Nothing));
-    let _held = node.push.watch("1", many).expect("there is room");
+    let _held = node.push.watch("1", None, many).expect("there is room");
     let started = clock::now();
     assert!(matches!(node.poll(&[("a", "")]).await, Err(Error::Overloaded(_))));
     assert!(started.elapsed() >= Duration::from_secs(1));

@@ -1,0 +1,293 @@
+//! What still has to be told to one client, and what it has not acknowledged yet: a value without a clock.
+//!
+//! ```text
+//!            mark                 take                  acked
+//!  (nothing) ─────▶ ready ───────────────────▶ sent ───────────▶ (nothing)
+//!                     ▲                        │  ▲ │   acked, marked meanwhile
+//!                     │      rest is over      │  └─┼──────────▶ ready
+//!                     └──── resting ◀──────────┘    │
+//!                                    failed         └ a mark while sent is remembered
+//! ```
+//!
+//! - At most one push of a subject is outstanding; a change meanwhile is told as soon as that one is
+//!   acknowledged, so *the last of a burst always arrives*.
+//! - Subjects do not wait for each other, but for the bound on what is outstanding.
+//! - A push that fails is sent again 2, 4, 6, … seconds later (contract 01 §3), 50 times; then the client
+//!   counts as dead. A retry tells the present, so it also tells what has changed since.
+
+use std::collections::hash_map::Entry as MapEntry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::Hash;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Pushes of one client that may wait for their acknowledgement. At the bound the rest waits until one is
+/// acknowledged or has timed out.
+pub(super) const OUTSTANDING_MAX: usize = 256;
+
+/// Times a push is sent again before the client is given up (`nacos.config.push.maxRetryTime`).
+const RETRIES_MAX: u32 = 50;
+
+/// What the rest before a retry grows by.
+const REST_STEP: Duration = Duration::from_secs(2);
+
+/// What still has to be told to one client. `K` is the subject of a push.
+#[derive(Debug)]
+pub struct Outbox<K> {
+    subjects: HashMap<K, Subject>,
+    /// Those in state `Ready`, oldest first; exact.
+    ready: VecDeque<K>,
+    /// Those in state `Resting`, by the end of their rest; exact.
+    resting: BTreeSet<(Instant, K)>,
+    /// Number of those in state `Sent`.
+    outstanding: usize,
+}
+
+#[derive(Debug)]
+struct Subject {
+    state: State,
+    /// Pushes that failed since one was acknowledged.
+    failures: u32,
+    /// The oldest change the client does not know of.
+    since: Instant,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Ready,
+    Sent {
+        /// The oldest change since it was sent.
+        marked: Option<Instant>,
+    },
+    Resting {
+        until: Instant,
+    },
+}
+
+/// What follows from a push that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// It is sent again later.
+    Rests,
+    /// It was sent often enough: the client is dead.
+    GiveUp,
+}
+
+impl<K> Default for Outbox<K> {
+    fn default() -> Outbox<K> {
+        Outbox {
+            subjects: HashMap::new(),
+            ready: VecDeque::new(),
+            resting: BTreeSet::new(),
+            outstanding: 0,
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash + Ord> Outbox<K> {
+    /// The client has to be told of this.
+    pub fn mark(&mut self, subject: K, since: Instant) {
+        match self.subjects.entry(subject) {
+            MapEntry::Vacant(entry) => {
+                self.ready.push_back(entry.key().clone());
+                entry.insert(Subject {
+                    state: State::Ready,
+                    failures: 0,
+                    since,
+                });
+            }
+            MapEntry::Occupied(mut entry) => {
+                if let State::Sent { marked } = &mut entry.get_mut().state {
+                    marked.get_or_insert(since);
+                }
+            }
+        }
+    }
+
+    /// A push to send now, which is outstanding from here on; with the moment of the change it tells of.
+    pub fn take(&mut self) -> Option<(K, Instant)> {
+        if self.outstanding >= OUTSTANDING_MAX {
+            return None;
+        }
+        while let Some(subject) = self.ready.pop_front() {
+            if let Some(found) = self.subjects.get_mut(&subject)
+                && found.state == State::Ready
+            {
+                found.state = State::Sent { marked: None };
+                self.outstanding += 1;
+                return Some((subject, found.since));
+            }
+        }
+        None
+    }
+
+    /// The client has taken the push.
+    pub fn acked(&mut self, subject: &K) {
+        let Some(found) = self.subjects.get_mut(subject) else {
+            return;
+        };
+        let State::Sent { marked } = found.state else {
+            return;
+        };
+        self.outstanding -= 1;
+        match marked {
+            Some(since) => {
+                *found = Subject {
+                    state: State::Ready,
+                    failures: 0,
+                    since,
+                };
+                self.ready.push_back(subject.clone());
+            }
+            None => drop(self.subjects.remove(subject)),
+        }
+    }
+
+    /// The client has not taken the push, or nobody knows.
+    pub fn failed(&mut self, subject: &K, now: Instant) -> Failed {
+        let Some(found) = self.subjects.get_mut(subject) else {
+            return Failed::Rests;
+        };
+        let State::Sent { .. } = found.state else {
+            return Failed::Rests;
+        };
+        self.outstanding -= 1;
+        found.failures += 1;
+        let until = now + REST_STEP * found.failures;
+        found.state = State::Resting { until };
+        self.resting.insert((until, subject.clone()));
+        if found.failures > RETRIES_MAX {
+            Failed::GiveUp
+        } else {
+            Failed::Rests
+        }
+    }
+
+    /// The client is not to be told any more of what was sent; it does not count as outstanding.
+    pub fn drop_sent(&mut self, subject: &K) {
+        if let Some(found) = self.subjects.get(subject)
+            && let State::Sent { .. } = found.state
+        {
+            self.outstanding -= 1;
+            self.subjects.remove(subject);
+        }
+    }
+
+    /// Ends the rests that are over by now.
+    pub fn wake(&mut self, now: Instant) {
+        while let Some((until, _)) = self.resting.first()
+            && *until <= now
+        {
+            let Some((_, subject)) = self.resting.pop_first() else {
+                return;
+            };
+            if let Some(found) = self.subjects.get_mut(&subject) {
+                found.state = State::Ready;
+                self.ready.push_back(subject);
+            }
+        }
+    }
+
+    /// When [`Outbox::wake`] has something to do next.
+    pub fn wakes_at(&self) -> Option<Instant> {
+        self.resting.first().map(|(until, _)| *until)
+    }
+
+    /// True when there is nothing to tell and nothing outstanding.
+    pub fn is_empty(&self) -> bool {
+        self.subjects.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    fn drain(outbox: &mut Outbox<u32>) -> Vec<u32> {
+        std::iter::from_fn(|| outbox.take().map(|(subject, _)| subject)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_push_of_a_subject_at_a_time_and_the_last_change_is_told() {
+        let (mut outbox, now) = (Outbox::default(), clock::now());
+        let later = now + Duration::from_secs(1);
+        outbox.mark(1, now);
+        outbox.mark(1, later);
+        outbox.mark(2, now);
+        assert_eq!(drain(&mut outbox), [1, 2]);
+        outbox.mark(1, later);
+        outbox.mark(1, later + Duration::from_secs(1));
+        assert_eq!(outbox.take(), None, "one is on its way");
+        outbox.acked(&1);
+        assert_eq!(outbox.take(), Some((1, later)));
+        outbox.acked(&1);
+        outbox.acked(&1);
+        outbox.acked(&2);
+        assert!(outbox.is_empty() && outbox.outstanding == 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_come_later_each_time_and_end() {
+        let (mut outbox, mut now) = (Outbox::default(), clock::now());
+        outbox.mark(1, now);
+        for failure in 1..=RETRIES_MAX {
+            assert_eq!(drain(&mut outbox), [1]);
+            assert_eq!(outbox.failed(&1, now), Failed::Rests);
+            let rest = Duration::from_secs(2 * u64::from(failure));
+            assert_eq!(outbox.wakes_at(), Some(now + rest));
+            outbox.mark(1, now);
+            outbox.wake(now + rest - Duration::from_millis(1));
+            assert_eq!(outbox.take(), None);
+            now += rest;
+            outbox.wake(now);
+        }
+        assert_eq!(drain(&mut outbox), [1]);
+        assert_eq!(outbox.failed(&1, now), Failed::GiveUp);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_acknowledgement_ends_the_count_of_failures() {
+        let (mut outbox, now) = (Outbox::default(), clock::now());
+        outbox.mark(1, now);
+        for _ in 0..3 {
+            assert_eq!(drain(&mut outbox), [1]);
+            outbox.failed(&1, now);
+            outbox.wake(now + Duration::from_secs(60));
+        }
+        assert_eq!(drain(&mut outbox), [1]);
+        outbox.mark(1, now);
+        outbox.acked(&1);
+        assert_eq!(drain(&mut outbox), [1]);
+        outbox.failed(&1, now);
+        assert_eq!(outbox.wakes_at(), Some(now + REST_STEP));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_outstanding_is_bounded_and_nobody_is_forgotten() {
+        let (mut outbox, now) = (Outbox::default(), clock::now());
+        let all = OUTSTANDING_MAX as u32 + 10;
+        (0..all).for_each(|subject| outbox.mark(subject, now));
+        assert_eq!(drain(&mut outbox).len(), OUTSTANDING_MAX);
+        outbox.acked(&5);
+        outbox.failed(&6, now);
+        assert_eq!(drain(&mut outbox), [all - 10, all - 9]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_dropped_is_not_told_again_and_may_come_back() {
+        let (mut outbox, now) = (Outbox::default(), clock::now());
+        outbox.mark(1, now);
+        assert_eq!(drain(&mut outbox), [1]);
+        outbox.mark(1, now);
+        outbox.drop_sent(&1);
+        outbox.drop_sent(&1);
+        assert_eq!(
+            (drain(&mut outbox), outbox.is_empty(), outbox.outstanding),
+            (vec![], true, 0)
+        );
+        outbox.mark(1, now);
+        assert_eq!(drain(&mut outbox), [1]);
+    }
+}
