@@ -175,7 +175,10 @@ impl Pending {
         if let Some(operation) = counter.and_then(|counter| inner.operations.get_mut(&counter)) {
             operation.attempt = Attempt::Appended { term };
         }
-        if let Some(counter) = counter.filter(|_| seeded::has(Bug::LostAck)) {
+        if seeded::has(Bug::LostAck)
+            && let Some(counter) = counter
+            && let Some(Operation { essential: false, .. }) = inner.operations.get(&counter)
+        {
             inner.finish(counter, Ok(Outcome::ConfigUpdated(Default::default())));
         }
     }
