@@ -76,6 +76,21 @@ pub enum Error {
     Internal(String),
 }
 
+/// An error with its causes, in one line. Many texts name their cause already, for those who print them
+/// alone: a cause is added only when it is not there yet.
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
 impl Error {
     /// True when nothing was done and the same request may simply be sent again.
     pub fn retryable(&self) -> bool {
@@ -85,5 +100,33 @@ impl Error {
     /// A parameter of type `String` that is not there.
     pub fn missing(name: &'static str) -> Error {
         Error::Missing { name, kind: "String" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot write /data/log: {source}; check the disk")]
+    struct Told {
+        source: std::io::Error,
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the node cannot start")]
+    struct Untold(#[source] Told);
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let told = Told {
+            source: std::io::Error::other("no space left"),
+        };
+        let text = "cannot write /data/log: no space left; check the disk";
+        assert_eq!(with_causes(&told), text);
+        assert_eq!(
+            with_causes(&Untold(told)),
+            format!("the node cannot start: {text}")
+        );
     }
 }

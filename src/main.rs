@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use rnacos::error::with_causes;
 use rnacos::server::Server;
 use rnacos::settings::{self, Action, Invocation, Refusal};
 use rnacos::telemetry;
@@ -58,7 +59,7 @@ async fn run(settings: settings::Settings) -> ExitCode {
     };
     let server = match started {
         Ok(server) => server,
-        Err(error) => return refuse(&format!("{error:#}")),
+        Err(error) => return refuse(&with_causes(error.as_ref())),
     };
     let failure = tokio::select! {
         () = asked_to_stop(&mut terminate, &mut interrupt) => None,

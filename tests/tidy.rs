@@ -12,10 +12,17 @@ use std::process::Command;
 const ARROWS: &[(&str, &[&str])] = &[
     (
         "main",
-        &["server", "settings", "telemetry", "recover_cli", "cluster_cli"],
+        &[
+            "server",
+            "settings",
+            "telemetry",
+            "recover_cli",
+            "cluster_cli",
+            "error",
+        ],
     ),
     ("recover_cli", &["settings"]),
-    ("cluster_cli", &["cluster", "settings", "clock"]),
+    ("cluster_cli", &["cluster", "settings", "clock", "error"]),
     (
         "server",
         &[

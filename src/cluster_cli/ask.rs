@@ -11,6 +11,7 @@ use crate::cluster::{
     Call, CallError, CallRefused, CallReply, ClusterToken, Credentials, Identity, Kind, PeerClient,
     StatusReport, Target, WhyRefused,
 };
+use crate::error::with_causes;
 
 /// Resolving, connecting and shaking hands with one node. A node that is there answers within
 /// milliseconds; this is for slow names and far machines.
@@ -71,7 +72,7 @@ impl Operator {
             Ok(CallReply::Status(report)) => Ok(*report),
             Ok(CallReply::Refused(refused)) => Err(refused.sentence),
             Ok(_) => Err("it gave an answer that does not fit: compare the versions".to_owned()),
-            Err(error) => Err(describe(&error)),
+            Err(error) => Err(with_causes(&error)),
         }
     }
 
@@ -115,7 +116,7 @@ impl Operator {
                 Ok(_) => search.obstacle(format!("{address} gave an answer that does not fit")),
                 Err(error) => {
                     maybe_done |= matches!(error, CallError::Unanswered { .. });
-                    search.obstacle(describe(&error));
+                    search.obstacle(with_causes(&error));
                 }
             }
             if clock::now() >= deadline {
@@ -273,18 +274,4 @@ pub(super) fn exactly(report: &StatusReport, id: NodeId) -> Target {
         node_id: Some(id),
         incarnation: member.map(|member| member.incarnation),
     }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = inner.source();
-    }
-    text
 }
