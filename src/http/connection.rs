@@ -80,6 +80,8 @@ async fn exchange_one(
     let in_flight = InFlight::new(services);
     let (head, body) = request.into_parts();
     let found = router::find(&head.method, head.uri.path());
+    let told =
+        tracing::enabled!(tracing::Level::DEBUG).then(|| (head.method.clone(), head.uri.path().to_owned()));
     let long_query = exchange.take_long_query();
     let mut read = Read {
         announced: Some(0),
@@ -109,6 +111,7 @@ async fn exchange_one(
     }
     let ended = clock::now();
     drop(in_flight);
+    tell(&told, peer, &reply, ended.saturating_duration_since(started));
     let position = if let Found::Route(position, ..) = found {
         Some(position)
     } else {
@@ -121,6 +124,15 @@ async fn exchange_one(
     );
     exchange.end(read.announced.filter(|_| read.to_the_end), ended);
     reply
+}
+
+/// A line for each request at debug. Without the query: contents and secrets may stand there.
+fn tell(told: &Option<(http::Method, String)>, peer: SocketAddr, reply: &Reply, took: std::time::Duration) {
+    if let Some((method, path)) = told {
+        tracing::debug!(
+            %peer, %method, path, status = reply.status().as_u16(), us = took.as_micros(), "http.request"
+        );
+    }
 }
 
 /// Counts a request while it is served. A client that closes its connection meanwhile ends it too: a long
