@@ -14,6 +14,7 @@ pub mod http;
 pub mod metrics;
 pub mod model;
 pub mod namespace;
+pub mod naming;
 pub mod push;
 pub mod recover_cli;
 pub mod seeded;

@@ -107,6 +107,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("config", &["model"]),
     ("namespace", &["model"]),
+    ("naming", &["model"]),
     ("model", &[]),
     ("api_code", &["error", "model"]),
     ("error", &["model"]),

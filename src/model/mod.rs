@@ -7,16 +7,20 @@
 mod ascii;
 mod config_key;
 mod config_type;
+mod endpoint;
 mod md5;
 mod namespace_id;
 mod operation_id;
 mod page;
+mod service_key;
 pub mod validate;
 
 pub use ascii::{HttpDate, Md5Hex};
 pub use config_key::ConfigKey;
 pub use config_type::ConfigType;
+pub use endpoint::Endpoint;
 pub use md5::Md5;
 pub use namespace_id::NamespaceId;
 pub use operation_id::OperationId;
 pub use page::{Page, PageRequest};
+pub use service_key::ServiceKey;

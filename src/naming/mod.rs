@@ -1,0 +1,38 @@
+//! Naming: a domain of pure values. Who is where, who says so, and what readers see.
+//!
+//! - [`Instance`] is what a client says of an instance; [`Record`] is what one node says about it, with a
+//!   [`Stamp`] (which of several records counts) and a [`Revision`] (what a peer has heard already).
+//! - Every node writes records of its own only, named by its [`Origin`]: there is one writer per record and
+//!   nothing to merge. What readers see of an instance is the record with the highest stamp.
+//! - [`Registry`] holds this node's records and the copies of all others. Its acts are what clients do, what
+//!   time does, what peers send ([`Batch`], [`Bucket`]) and what the replicated state says (persistent
+//!   instances, [`Overlay`]). What happened comes back as [`Event`]s.
+//! - [`View`] is what a reader gets.
+//!
+//! Nothing in here reads a clock, waits or does I/O; times are monotonic milliseconds handed in. So a
+//! simulation of many nodes is a loop over plain values.
+
+mod changes;
+mod expiry;
+mod instance;
+mod overlay;
+mod record;
+mod registry;
+mod replica;
+mod service;
+mod stamp;
+mod view;
+mod wheel;
+
+pub use changes::{BUCKETS, Digest, bucket_of};
+pub use instance::{BEAT_INTERVAL_MS, BEAT_TIMEOUT_MS, DELETE_TIMEOUT_MS, Instance, Metadata, preserved};
+pub use overlay::{ClusterMetadata, InstanceOverride, Overlay, ServiceMetadata};
+pub use record::{Body, Origin, Owner, Record, RecordKey, Revision};
+pub use registry::{Beat, Event, Kind, Registry, WrongKind};
+pub use replica::{Batch, Bucket, Delta, Refused};
+pub use service::{Persistent, Seen};
+pub use stamp::{Stamp, StampClock};
+pub use view::{Filter, Tally, View};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,386 @@
+//! Copies of other nodes' records, and what is sent to keep them true.
+//!
+//! Per origin one number says how much a copy knows: every change of the origin up to its *floor*. A batch
+//! of changes begins at a revision and goes through to another; it is taken if it begins at or below the
+//! floor, and moves it. A batch that begins above it is refused with the floor, and the sender begins there
+//! again. A record that the copy does not have and whose change is not above the floor was removed since:
+//! so nothing late brings anything back. Where a change has been forgotten by the origin, or digests
+//! differ, a bucket of services is replaced as a whole.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::model::{Endpoint, ServiceKey};
+
+use super::changes::{Change, Digest, bucket_of};
+use super::record::{Body, Origin, Owner, Record, RecordKey, Revision};
+use super::registry::{Event, Registry};
+use super::service::Entry;
+use super::stamp::Stamp;
+
+/// What this node knows of another one's records.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    pub(super) floor: Revision,
+    pub(super) digest: Digest,
+    pub(super) records: usize,
+}
+
+/// One change, on its way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delta {
+    /// Which record.
+    pub key: RecordKey,
+    /// The change.
+    pub revision: Revision,
+    /// What it says now; `None` when it was removed.
+    pub written: Option<(Stamp, Body)>,
+    /// The stamp of the service at the sender: the receiver's does not stay below.
+    pub service_stamp: Stamp,
+}
+
+/// Changes of one origin, all of them behind `from` and up to `through` that still count.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Whose.
+    pub origin: Origin,
+    /// The first one is behind this.
+    pub from: Revision,
+    /// The last one is not behind this.
+    pub through: Revision,
+    /// In the order of their revisions.
+    pub deltas: Vec<Delta>,
+}
+
+/// All records of an origin in one bucket of services.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bucket {
+    /// Whose.
+    pub origin: Origin,
+    /// Which.
+    pub bucket: usize,
+    /// Changes behind this are not in it.
+    pub through: Revision,
+    /// The records.
+    pub deltas: Vec<Delta>,
+}
+
+/// Why a batch was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Something before it is missing: begin at the floor.
+    #[error("changes behind revision {} are missing", .floor.0)]
+    Gap {
+        /// What is known.
+        floor: Revision,
+    },
+    /// The origin is an earlier boot of one that is known, or this node itself.
+    #[error("the origin is not a later one")]
+    OldBoot,
+}
+
+impl Registry {
+    /// This node, as others know it.
+    pub fn me(&self) -> Origin {
+        self.me
+    }
+
+    /// The newest change of this node.
+    pub fn newest(&self) -> Revision {
+        self.changes.newest()
+    }
+
+    /// Digest of this node's records at [`Registry::newest`].
+    pub fn own_digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// What this node has changed behind `known`, at most `count_max` changes; `None` if removals behind it
+    /// have been forgotten, and buckets must be sent.
+    pub fn batch(&self, known: Revision, count_max: usize) -> Option<Batch> {
+        let mut deltas = Vec::new();
+        let mut through = self.changes.newest();
+        for (revision, change) in self.changes.behind(known)? {
+            if deltas.len() == count_max {
+                break;
+            }
+            let (key, record) = match change {
+                Change::Gone(key) => (key, None),
+                Change::Written(key) => (key, self.own_record(&key.service, &key.endpoint, &key.owner)),
+            };
+            deltas.push(self.delta(key.clone(), revision, record));
+            if deltas.len() == count_max {
+                through = revision;
+            }
+        }
+        Some(Batch {
+            origin: self.me,
+            from: known,
+            through,
+            deltas,
+        })
+    }
+
+    /// All records of an origin, this node or another, in a bucket.
+    pub fn bucket(&self, origin: Origin, bucket: usize) -> Bucket {
+        let services = self
+            .services
+            .values()
+            .filter(|service| bucket_of(&service.key) == bucket);
+        let mut deltas = Vec::new();
+        for service in services {
+            for (endpoint, entry) in &service.entries {
+                for record in entry.records.iter().filter(|record| record.origin == origin) {
+                    let key = RecordKey {
+                        service: service.key.clone(),
+                        endpoint: endpoint.clone(),
+                        owner: record.owner.clone(),
+                    };
+                    deltas.push(self.delta(key, record.revision, Some(record)));
+                }
+            }
+        }
+        Bucket {
+            origin,
+            bucket,
+            through: self.known(origin),
+            deltas,
+        }
+    }
+
+    fn delta(&self, key: RecordKey, revision: Revision, record: Option<&Record>) -> Delta {
+        let service_stamp = self.services.get(&key.service).map(|service| service.stamp);
+        Delta {
+            key,
+            revision,
+            written: record.map(|record| (record.stamp, record.body.clone())),
+            service_stamp: service_stamp.unwrap_or_default(),
+        }
+    }
+
+    /// Up to where the changes of an origin are known here.
+    pub fn known(&self, origin: Origin) -> Revision {
+        if origin == self.me {
+            return self.changes.newest();
+        }
+        let copies = self.copies.get(&origin);
+        copies.map(|copies| copies.floor).unwrap_or_default()
+    }
+
+    /// Other origins whose records are here, with what is known of them and how many records there are.
+    pub fn origins(&self) -> impl Iterator<Item = (Origin, Revision, usize)> {
+        let copies = self.copies.iter();
+        copies.map(|(origin, copies)| (*origin, copies.floor, copies.records))
+    }
+
+    /// Digest of the records of an origin, at [`Registry::known`].
+    pub fn digest_of(&self, origin: Origin) -> Option<&Digest> {
+        if origin == self.me {
+            return Some(&self.digest);
+        }
+        Some(&self.copies.get(&origin)?.digest)
+    }
+
+    /// Takes changes of another node.
+    ///
+    /// # Errors
+    /// See [`Refused`]; nothing is changed.
+    pub fn apply(&mut self, now_ms: u64, batch: Batch) -> Result<Revision, Refused> {
+        self.admit(batch.origin)?;
+        let floor = self.known(batch.origin);
+        if batch.from > floor {
+            return Err(Refused::Gap { floor });
+        }
+        for delta in batch.deltas {
+            let key = &delta.key;
+            let known = self
+                .entry(&key.service, &key.endpoint)
+                .and_then(|entry| entry.record(batch.origin, &key.owner))
+                .map_or(floor, |record| record.revision);
+            if delta.revision > known {
+                self.write_copy(now_ms, batch.origin, delta);
+            }
+        }
+        let copies = self.copies.entry(batch.origin).or_default();
+        copies.floor = copies.floor.max(batch.through);
+        Ok(copies.floor)
+    }
+
+    /// Replaces what is known of a bucket of another node's records. Changes behind `through` that are
+    /// known already stay.
+    ///
+    /// # Errors
+    /// The origin is not a later one; nothing is changed.
+    pub fn replace(&mut self, now_ms: u64, bucket: Bucket) -> Result<(), Refused> {
+        self.admit(bucket.origin)?;
+        let origin = bucket.origin;
+        let listed: HashSet<&RecordKey> = bucket.deltas.iter().map(|delta| &delta.key).collect();
+        let copied = self.copied(origin, Some(bucket.bucket));
+        let stale: Vec<_> = copied
+            .filter(|(key, revision)| *revision <= bucket.through && !listed.contains(key))
+            .map(|(key, _)| key)
+            .collect();
+        for key in stale {
+            self.remove_copy(now_ms, origin, &key);
+        }
+        let floor = self.known(origin);
+        for delta in bucket.deltas {
+            if bucket_of(&delta.key.service) != bucket.bucket {
+                continue;
+            }
+            let known = self
+                .entry(&delta.key.service, &delta.key.endpoint)
+                .and_then(|entry| entry.record(origin, &delta.key.owner))
+                .map(|record| record.revision);
+            // What is not here and not above what is known beyond this bucket was removed meanwhile.
+            let late = known.is_none() && bucket.through < floor && delta.revision <= floor;
+            if !late && known.is_none_or(|known| known <= delta.revision) {
+                self.write_copy(now_ms, origin, delta);
+            }
+        }
+        self.copies.entry(origin).or_default();
+        Ok(())
+    }
+
+    /// Every bucket of an origin was replaced by one that goes through to `through`.
+    pub fn replaced_all(&mut self, origin: Origin, through: Revision) {
+        if let Some(copies) = self.copies.get_mut(&origin) {
+            copies.floor = copies.floor.max(through);
+        }
+    }
+
+    /// Forgets all records of another origin: it is gone for good, or has begun anew.
+    pub fn drop_origin(&mut self, now_ms: u64, origin: Origin) {
+        if origin == self.me || !self.copies.contains_key(&origin) {
+            return;
+        }
+        let keys: Vec<_> = self.copied(origin, None).map(|(key, _)| key).collect();
+        for key in keys {
+            self.remove_copy(now_ms, origin, &key);
+        }
+        self.copies.remove(&origin);
+    }
+
+    /// Every member has confirmed the changes of this node up to here.
+    pub fn confirmed(&mut self, by_all: Revision) {
+        self.confirmed_by_all = self.confirmed_by_all.max(by_all);
+        self.changes.confirmed(self.confirmed_by_all);
+    }
+
+    fn admit(&self, origin: Origin) -> Result<(), Refused> {
+        let newer = self
+            .copies
+            .range(origin..)
+            .any(|(known, _)| known.node == origin.node && known.boot > origin.boot);
+        if newer || origin.node == self.me.node {
+            return Err(Refused::OldBoot);
+        }
+        Ok(())
+    }
+
+    /// Records of another origin, in one bucket or all.
+    fn copied(&self, origin: Origin, bucket: Option<usize>) -> impl Iterator<Item = (RecordKey, Revision)> {
+        let services = self.services.values();
+        let services =
+            services.filter(move |service| bucket.is_none_or(|bucket| bucket_of(&service.key) == bucket));
+        services.flat_map(move |service| {
+            service.entries.iter().flat_map(move |(endpoint, entry)| {
+                let records = entry.records.iter().filter(move |record| record.origin == origin);
+                records.map(move |record| {
+                    let key = RecordKey {
+                        service: service.key.clone(),
+                        endpoint: endpoint.clone(),
+                        owner: record.owner.clone(),
+                    };
+                    (key, record.revision)
+                })
+            })
+        })
+    }
+
+    fn write_copy(&mut self, now_ms: u64, origin: Origin, delta: Delta) {
+        let Delta {
+            key,
+            revision,
+            written,
+            service_stamp,
+        } = delta;
+        let Some((stamp, body)) = written else {
+            return self.remove_copy(now_ms, origin, &key);
+        };
+        self.clock.hear(now_ms, stamp);
+        let covers = matches!(body, Body::Tombstone { .. });
+        let record = Record {
+            origin,
+            owner: key.owner.clone(),
+            stamp,
+            revision,
+            body,
+            heard_ms: now_ms,
+            timer_ms: u64::MAX,
+        };
+        let digest = record.digest(&key.service, &key.endpoint);
+        let before = self
+            .entry(&key.service, &key.endpoint)
+            .and_then(|entry| entry.record(origin, &key.owner))
+            .map(|record| record.digest(&key.service, &key.endpoint));
+        let copies = self.copies.entry(origin).or_default();
+        let bucket = bucket_of(&key.service);
+        copies.digest.toggle(bucket, digest);
+        match before {
+            Some(before) => copies.digest.toggle(bucket, before),
+            None => copies.records += 1,
+        }
+        self.edit(
+            now_ms,
+            &key.service,
+            &key.endpoint,
+            service_stamp,
+            |entry| match entry.record_mut(origin, &record.owner) {
+                Some(old) => *old = record,
+                None => entry.records.push(record),
+            },
+        );
+        if covers {
+            self.tell_covered(&key.service, &key.endpoint);
+        }
+    }
+
+    fn remove_copy(&mut self, now_ms: u64, origin: Origin, key: &RecordKey) {
+        let before = self
+            .entry(&key.service, &key.endpoint)
+            .and_then(|entry| entry.record(origin, &key.owner))
+            .map(|record| record.digest(&key.service, &key.endpoint));
+        let Some(before) = before else { return };
+        if let Some(copies) = self.copies.get_mut(&origin) {
+            copies.digest.toggle(bucket_of(&key.service), before);
+            copies.records -= 1;
+        }
+        self.edit(now_ms, &key.service, &key.endpoint, Stamp::default(), |entry| {
+            entry
+                .records
+                .retain(|record| record.origin != origin || record.owner != key.owner);
+        });
+    }
+
+    /// Tells which connections of this node keep an instance alive that a tombstone now covers.
+    fn tell_covered(&mut self, service: &ServiceKey, endpoint: &Endpoint) {
+        let Some(entry) = self.entry(service, endpoint) else {
+            return;
+        };
+        if entry.winner().is_some_and(Record::is_live) {
+            return;
+        }
+        let covered: Vec<Arc<str>> = self.own_connections(entry);
+        self.events.extend(covered.into_iter().map(Event::Covered));
+    }
+
+    fn own_connections(&self, entry: &Entry) -> Vec<Arc<str>> {
+        let own = entry.records.iter().filter(|record| record.origin == self.me);
+        own.filter_map(|record| match &record.owner {
+            Owner::Connection(id) if record.is_live() => Some(Arc::clone(id)),
+            _ => None,
+        })
+        .collect()
+    }
+}

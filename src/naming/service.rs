@@ -1,0 +1,138 @@
+//! One service: what all nodes say about its instances, and what readers see of that.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::{Endpoint, ServiceKey};
+
+use super::instance::Instance;
+use super::overlay::Overlay;
+use super::record::{Body, Origin, Owner, Record};
+use super::stamp::Stamp;
+
+/// What readers see of an instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// What the client said, under what operators set.
+    pub instance: Arc<Instance>,
+    /// Takes traffic.
+    pub healthy: bool,
+    /// Kept alive by its client; false for one that stands in the replicated state.
+    pub ephemeral: bool,
+}
+
+/// A persistent instance, as the replicated state has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Persistent {
+    /// What was registered.
+    pub instance: Arc<Instance>,
+    /// As the last check found it.
+    pub healthy: bool,
+}
+
+/// All that is said about one endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    /// Of all origins; one, nearly always.
+    pub(super) records: Vec<Record>,
+    pub(super) persistent: Option<Persistent>,
+}
+
+impl Entry {
+    /// The record that counts.
+    pub(super) fn winner(&self) -> Option<&Record> {
+        self.records.iter().max_by_key(|record| record.rank())
+    }
+
+    /// The record of an owner of an origin.
+    pub(super) fn record(&self, origin: Origin, owner: &Owner) -> Option<&Record> {
+        let mut records = self.records.iter();
+        records.find(|record| record.origin == origin && record.owner == *owner)
+    }
+
+    pub(super) fn record_mut(&mut self, origin: Origin, owner: &Owner) -> Option<&mut Record> {
+        let mut records = self.records.iter_mut();
+        records.find(|record| record.origin == origin && record.owner == *owner)
+    }
+
+    /// The highest stamp of any record here.
+    pub(super) fn highest(&self) -> Stamp {
+        let stamps = self.records.iter().map(|record| record.stamp);
+        stamps.max().unwrap_or_default()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.persistent.is_none()
+    }
+}
+
+/// A service.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) key: ServiceKey,
+    /// Rises whenever readers see something else: `lastRefTime`, and what rendered answers are cached by.
+    pub(super) stamp: Stamp,
+    pub(super) entries: BTreeMap<Endpoint, Entry>,
+    pub(super) overlay: Overlay,
+    /// Since when nothing is registered, monotonic ms; `None` while something is.
+    pub(super) empty_since: Option<u64>,
+}
+
+impl Service {
+    pub(super) fn new(key: ServiceKey, now_ms: u64) -> Service {
+        Service {
+            key,
+            stamp: Stamp::default(),
+            entries: BTreeMap::new(),
+            overlay: Overlay::default(),
+            empty_since: Some(now_ms),
+        }
+    }
+
+    /// Changes what is said about an endpoint; says whether readers see a difference.
+    pub(super) fn edit(&mut self, endpoint: &Endpoint, now_ms: u64, edit: impl FnOnce(&mut Entry)) -> bool {
+        let before = self.seen(endpoint);
+        if !self.entries.contains_key(endpoint) {
+            self.entries.insert(endpoint.clone(), Entry::default());
+        }
+        if let Some(entry) = self.entries.get_mut(endpoint) {
+            edit(entry);
+            if entry.is_empty() {
+                self.entries.remove(endpoint);
+            }
+        }
+        let is_empty = self.instances().next().is_none();
+        self.empty_since = is_empty.then(|| self.empty_since.unwrap_or(now_ms));
+        before != self.seen(endpoint)
+    }
+
+    /// What readers see of an endpoint.
+    pub(super) fn seen(&self, endpoint: &Endpoint) -> Option<Seen> {
+        let entry = self.entries.get(endpoint)?;
+        self.seen_of(endpoint, entry)
+    }
+
+    fn seen_of(&self, endpoint: &Endpoint, entry: &Entry) -> Option<Seen> {
+        let (instance, healthy, ephemeral) =
+            match (entry.winner().map(|record| &record.body), &entry.persistent) {
+                (Some(Body::Live { instance, healthy }), _) => (instance, *healthy, true),
+                (_, Some(persistent)) => (&persistent.instance, persistent.healthy, false),
+                (Some(Body::Tombstone { .. }) | None, None) => return None,
+            };
+        let instance = match self.overlay.instances.get(endpoint) {
+            Some(set) => set.over(instance),
+            None => Arc::clone(instance),
+        };
+        Some(Seen {
+            instance,
+            healthy,
+            ephemeral,
+        })
+    }
+
+    /// Instances that are there, with what readers see of them.
+    pub(super) fn instances(&self) -> impl Iterator<Item = (&Endpoint, Seen)> {
+        let entries = self.entries.iter();
+        entries.filter_map(|(endpoint, entry)| Some((endpoint, self.seen_of(endpoint, entry)?)))
+    }
+}
