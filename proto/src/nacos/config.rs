@@ -1,7 +1,7 @@
 //! Messages of the configuration store.
 
 use super::message::{object, requests, responses};
-use super::{Text, TextMap};
+use super::{BTreeMap, Text, TextMap};
 
 requests! { "config";
     /// Reads one config. Unary.
@@ -154,7 +154,7 @@ responses! {
     /// Answer to [`ClientConfigMetricRequest`].
     ClientConfigMetricResponse {
         /// Key to whatever the client says of it.
-        metrics: TextMap<'a> = "metrics",
+        metrics: BTreeMap<Text<'a>, serde_json::Value> = "metrics",
     }
 }
 

@@ -1,6 +1,6 @@
 //! What Nacos SDKs and this server say to each other over gRPC: a protobuf envelope with JSON inside.
 //!
-//! [`Payload`] is the envelope: type name, headers, JSON. [`remote`] and [`config`] are the JSON
+//! [`Payload`] is the envelope: type name, headers, JSON. [`remote`], [`config`] and [`naming`] are the JSON
 //! messages, one struct each, used in both directions: texts are borrowed from the received body when read
 //! and from the caller when written. How they are read and written is told in [`message`].
 //!
@@ -28,8 +28,10 @@ use std::collections::BTreeMap;
 
 pub mod config;
 pub mod message;
+pub mod naming;
 mod payload;
 pub mod remote;
+mod value;
 
 /// The generated envelope: `nacos_grpc_service.proto`.
 pub mod wire {
@@ -37,7 +39,8 @@ pub mod wire {
 }
 
 pub use message::{Message, Response, Text, TextMap};
-pub use payload::{Payload, PayloadError, ReadError, frame, payload, read, request_frame};
+pub use payload::{HEADERS_MAX, Payload, PayloadError, ReadError, frame, payload, read, request_frame};
+pub use value::{LIST_ITEMS_MAX, MAP_ENTRIES_MAX};
 
 /// `resultCode` of a success.
 pub const SUCCESS: i32 = 200;
