@@ -1,6 +1,8 @@
 //! The server put together: every part in the order in which it needs the ones before it, and taken apart
 //! in the reverse order. The only module that knows all others.
 
+mod aside;
+mod feature_level;
 mod formation;
 mod housekeeping;
 mod peers;
@@ -30,7 +32,7 @@ use crate::push::ConfigPush;
 use crate::service::{Parts, Services};
 use crate::settings::Settings;
 use crate::shutdown::Shutdown;
-use crate::state::{FEATURE_LEVEL_MAX, State};
+use crate::state::State;
 
 /// A leader that stops hands leadership over first; it waits so long for the next one.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
@@ -78,7 +80,7 @@ impl Server {
             settings.cluster.node_address = format!("{host}:{}", grpc_address.port());
         }
         let token = cluster_token(&settings);
-        let (folder, grpc) = form(&settings, &token, grpc).await?;
+        let (folder, grpc) = form(&settings, &token, grpc, tuning.feature_level).await?;
         let opened = open(folder, &settings).await?;
 
         let identity = opened.identity;
@@ -87,7 +89,7 @@ impl Server {
             node_id: identity.id,
             incarnation: identity.incarnation,
             boot: identity.boot,
-            feature_level: FEATURE_LEVEL_MAX,
+            feature_level: tuning.feature_level,
             address: settings.cluster.node_address.clone(),
         });
         let (clients, node, network) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
@@ -103,7 +105,7 @@ impl Server {
         ));
 
         let tables = opened.tables.clone();
-        let (state, reader) = blocking(move || State::open(tables)).await??;
+        let (state, reader) = blocking(move || State::open_knowing(tables, tuning.feature_level)).await??;
         let push = ConfigPush::new();
         let changes = Arc::clone(&push);
         let (core, handle, inbox) = Node::start(NodeParts {
@@ -121,7 +123,7 @@ impl Server {
             shutdown: node.clone(),
         })?;
         let log = core.log_metrics();
-        peers.attach(handle.clone(), inbox);
+        peers.attach(handle.clone(), inbox, Arc::clone(&reader));
         drop(node.spawn(core.run()));
         node.spawn_while_running(Arc::clone(&push).run());
         drop(grpc.serve(Some(door), Arc::new(Unimplemented), &network));
@@ -129,13 +131,21 @@ impl Server {
         node.spawn_while_running(removal::watch(handle.clone(), transport.clone(), removal));
         node.spawn_while_running(readdress::announce(
             handle.clone(),
-            transport,
+            transport.clone(),
             settings.cluster.node_address.clone(),
         ));
         node.spawn_while_running(housekeeping::trim_history(handle.clone(), reader.clone()));
+        node.spawn_while_running(feature_level::raise(
+            handle.clone(),
+            Arc::clone(&reader),
+            Arc::clone(&peers),
+            tuning.feature_level,
+        ));
 
         let services = Arc::new(Services::new(Parts {
             consensus: handle.clone(),
+            transport,
+            feature_level: tuning.feature_level,
             state: reader,
             log,
             push,
@@ -247,6 +257,7 @@ async fn form(
     settings: &Settings,
     token: &ClusterToken,
     mut grpc: Listener,
+    feature_level: u32,
 ) -> anyhow::Result<(Folder, Listener)> {
     let dir = settings.storage.dir.clone();
     let mut folder = blocking(move || Folder::open(dir)).await??;
@@ -258,12 +269,17 @@ async fn form(
             begun,
         } => {
             if token.is_set() {
-                grpc = listen_as_founder(settings, token, grpc).await?;
+                grpc = listen_as_founder(settings, token, grpc, feature_level).await?;
             }
             formation::found(&mut folder, &settings.cluster, incarnation, cluster_id, begun)?;
         }
         Plan::Join { incarnation, begun } => {
-            formation::join(&mut folder, &settings.cluster, token, incarnation, begun).await?;
+            let joining = formation::Joining {
+                incarnation,
+                begun,
+                feature_level,
+            };
+            formation::join(&mut folder, &settings.cluster, token, joining).await?;
         }
     }
     Ok((folder, grpc))
@@ -274,6 +290,7 @@ async fn listen_as_founder(
     settings: &Settings,
     token: &ClusterToken,
     grpc: Listener,
+    feature_level: u32,
 ) -> anyhow::Result<Listener> {
     let address = grpc.local_address();
     let shutdown = Shutdown::new();
@@ -282,7 +299,7 @@ async fn listen_as_founder(
         node_id: NodeId(settings.cluster.node_id),
         incarnation: Incarnation(0),
         boot: Boot(0),
-        feature_level: FEATURE_LEVEL_MAX,
+        feature_level,
         address: settings.cluster.node_address.clone(),
     });
     let peers = Peers::new(local.clone());
@@ -325,6 +342,11 @@ async fn open(folder: Folder, settings: &Settings) -> anyhow::Result<Opened> {
     let opened = blocking(move || folder.start(options)).await??;
     for finding in &opened.findings {
         tracing::warn!("{finding}");
+    }
+    let dir = settings.storage.dir.clone();
+    let kept = blocking(move || aside::bytes(&dir)).await?;
+    if kept >= aside::TOLD_FROM_BYTES {
+        tracing::warn!("{}", aside::sentence(kept));
     }
     if let Some(since) = opened.recovered.suspicion {
         tracing::error!(

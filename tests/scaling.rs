@@ -164,8 +164,10 @@ async fn a_node_far_behind_gets_a_snapshot_while_writes_go_on() {
             .await;
     }
     let node = behind.try_start().await.expect("it starts");
-    node.wait("install a snapshot", |status| status.snapshots_installed > 0)
-        .await;
+    node.wait("install a snapshot", |status| {
+        status.counts.snapshots_installed > 0
+    })
+    .await;
     cluster.add(node);
     writers.reach(cluster.http());
     writers.progress(10).await;

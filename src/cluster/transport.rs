@@ -55,6 +55,12 @@ struct Guest {
     seen: Instant,
 }
 
+impl std::fmt::Debug for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transport").finish_non_exhaustive()
+    }
+}
+
 impl Transport {
     /// A transport without members; [`Transport::set_members`] names them. `credentials` are this
     /// node's, of kind [`super::Kind::Member`], once it belongs to a cluster.

@@ -67,6 +67,11 @@ impl Applier {
         })
     }
 
+    /// The queue, to look how full it is.
+    pub(super) fn queue(&self) -> Option<mpsc::WeakSender<Work>> {
+        self.work.as_ref().map(mpsc::Sender::downgrade)
+    }
+
     pub(super) fn submit(&self, work: Work) {
         if let Some(sender) = &self.work
             && let Err(mpsc::error::TrySendError::Full(_)) = sender.try_send(work)

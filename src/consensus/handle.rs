@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::pending::{Pending, Ticket};
+use super::queues::{Gauges, QueueLengths, waiting};
 use super::status::NodeStatus;
 use crate::model::OperationId;
 use crate::seeded::{self, Bug};
@@ -97,6 +98,7 @@ pub(crate) struct Shared {
     pub(crate) applied: watch::Receiver<Index>,
     /// True once the session of this boot is applied: nothing may be proposed before (operation ids).
     pub(crate) session_open: watch::Receiver<bool>,
+    pub(crate) gauges: Gauges,
 }
 
 impl Handle {
@@ -244,6 +246,14 @@ impl Handle {
     /// Operations and bytes that wait for their apply.
     pub fn load(&self) -> (usize, usize) {
         self.shared.pending.load()
+    }
+
+    /// What waits in the queues of the node.
+    pub fn queues(&self) -> QueueLengths {
+        QueueLengths {
+            requests: waiting(&self.shared.requests),
+            ..self.shared.gauges.read()
+        }
     }
 
     async fn wait_for_session(&self, deadline: Instant) -> Result<(), ProposeError> {

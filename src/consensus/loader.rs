@@ -44,6 +44,11 @@ impl Loader {
         })
     }
 
+    /// The queue, to look how full it is.
+    pub(super) fn queue(&self) -> Option<mpsc::WeakSender<Load>> {
+        self.loads.as_ref().map(mpsc::Sender::downgrade)
+    }
+
     pub(super) fn submit(&self, load: Load) {
         if let Some(sender) = &self.loads
             && let Err(mpsc::error::TrySendError::Full(load)) = sender.try_send(load)

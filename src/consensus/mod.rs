@@ -11,11 +11,13 @@ mod loader;
 mod node;
 mod pending;
 mod ports;
+mod queues;
 mod status;
 #[cfg(test)]
 mod tests;
 
 pub use handle::{Handle, ProposeError, ReadError};
-pub use node::{Inbox, Node, NodeParts};
+pub use node::{Node, NodeParts};
 pub use ports::Transport;
-pub use status::NodeStatus;
+pub use queues::{Inbox, QueueLengths};
+pub use status::{Counts, NodeStatus};

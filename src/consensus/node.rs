@@ -9,11 +9,12 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use raft::{
-    Effects, EntryId, Identity, Index, Input, LoadId, Loaded, Message, NodeId, Proposal, ProposalId, Raft,
-    ReadId, Refusal, RoleChange, RoleKind, SnapshotMeta, SnapshotWork, Space, Token,
+    Effects, EntryId, Identity, Index, Input, LoadId, Loaded, NodeId, Proposal, ProposalId, Raft, ReadId,
+    Refusal, RoleChange, RoleKind, SnapshotMeta, SnapshotWork, Space, Token,
 };
 use storage::{Completion, LogReader, LogWriter, Snapshots, WriterHandle, WriterMetrics};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,7 +24,8 @@ use super::handle::{Handle, ProposeError, REQUESTS_MAX, Request, Shared};
 use super::loader::Loader;
 use super::pending::{Pending, Ready, first_id};
 use super::ports::Transport;
-use super::status::NodeStatus;
+use super::queues::{Batch, Gauges, Inbox, InboxLoad, MESSAGES_MAX};
+use super::status::{Counts, NodeStatus};
 use crate::model::OperationId;
 use crate::seeded;
 use crate::shutdown::Shutdown;
@@ -34,9 +36,6 @@ pub(super) const TICK: Duration = Duration::from_millis(20);
 
 /// Things taken from each queue in one turn, so that a flood of one kind cannot keep ticks waiting.
 const TURN_MAX: usize = 1_024;
-
-/// Batches of peer messages that may wait; beyond it they are dropped, and raft sends again.
-const MESSAGES_MAX: usize = 4_096;
 
 /// Completions of the disk threads that may wait; their threads then wait, the loop never does.
 const EVENTS_MAX: usize = 65_536;
@@ -60,29 +59,13 @@ pub(super) enum Event {
     },
     SnapshotMade(Option<SnapshotMeta>),
     Installed(SnapshotMeta),
+    /// A received snapshot is damaged.
+    SnapshotRefused {
+        meta: SnapshotMeta,
+        reason: &'static str,
+    },
     /// The log or the state has failed; final.
     Failed(String),
-}
-
-/// Where peer messages are handed in.
-#[derive(Clone, Debug)]
-pub struct Inbox {
-    messages: mpsc::Sender<Vec<Message>>,
-    unreachable: mpsc::Sender<NodeId>,
-}
-
-impl Inbox {
-    /// Hands in messages of an authenticated member; false when they were dropped because too many wait.
-    #[must_use]
-    pub fn deliver(&self, messages: Vec<Message>) -> bool {
-        self.messages.try_send(messages).is_ok()
-    }
-
-    /// Tells that messages to a member may have been lost.
-    pub fn unreachable(&self, peer: NodeId) {
-        // Full: many such notes wait already, and the core asks again by itself.
-        let _full = self.unreachable.try_send(peer);
-    }
 }
 
 /// What a node is made of.
@@ -129,13 +112,16 @@ pub struct Node {
     applier: Applier,
     loader: Loader,
     pending: Arc<Pending>,
-    messages: mpsc::Receiver<Vec<Message>>,
+    messages: mpsc::Receiver<Batch>,
+    inbox: Arc<InboxLoad>,
     unreachable: mpsc::Receiver<NodeId>,
     events: mpsc::Receiver<Event>,
     requests: mpsc::Receiver<Request>,
     /// After `events`: fields are dropped in order, and dropping this waits for the log's thread, which may
     /// wait for room in there.
     log: WriterHandle,
+    /// Writes given to it, ever.
+    submitted: Arc<AtomicU64>,
     reads: HashMap<ReadId, oneshot::Sender<Result<Index, Refusal>>>,
     control: HashMap<ProposalId, Control>,
     next_control: u64,
@@ -149,9 +135,9 @@ pub struct Node {
     status: watch::Sender<Arc<NodeStatus>>,
     space: Space,
     failure: Option<String>,
-    elections: u64,
-    leader_changes: u64,
-    snapshots_installed: u64,
+    counts: Counts,
+    /// The last damaged snapshot that was told of.
+    refused_snapshot: Option<SnapshotMeta>,
     shutdown: Shutdown,
 }
 
@@ -212,6 +198,7 @@ impl Node {
         let (event_sender, events) = mpsc::channel(EVENTS_MAX);
         let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
         let (applied_sender, applied) = watch::channel(applied_at_start);
+        let events_weak = event_sender.downgrade();
         let pending = Arc::new(Pending::new(&identity));
         let log = start_log(writer, transport.clone(), event_sender.clone())?;
         let loader = Loader::start(reader, snapshots.clone(), event_sender.clone())?;
@@ -225,14 +212,24 @@ impl Node {
             compact_every_bytes,
             on_change,
         })?;
+        let inbox = Inbox {
+            messages: message_sender,
+            unreachable: unreachable_sender,
+            load: Arc::default(),
+        };
+        let submitted = Arc::new(AtomicU64::new(0));
+        let gauges = Gauges {
+            messages: inbox.messages.downgrade(),
+            inbox: Arc::clone(&inbox.load),
+            events: events_weak,
+            apply: applier.queue(),
+            load: loader.queue(),
+            log: log.metrics(),
+            submitted: Arc::clone(&submitted),
+        };
         let first = NodeStatus {
-            identity,
             raft: raft.status(),
-            space: Space::Ample,
-            failure: None,
-            elections: 0,
-            leader_changes: 0,
-            snapshots_installed: 0,
+            ..NodeStatus::of(identity)
         };
         transport.set_members(&first.raft.configuration);
         let role = RoleChange {
@@ -251,6 +248,7 @@ impl Node {
                 status: status_receiver,
                 applied,
                 session_open,
+                gauges,
             }),
         };
         let node = Node {
@@ -261,10 +259,12 @@ impl Node {
             loader,
             pending,
             messages,
+            inbox: Arc::clone(&inbox.load),
             unreachable,
             events,
             requests,
             log,
+            submitted,
             reads: HashMap::new(),
             control: HashMap::new(),
             next_control: CONTROL_IDS,
@@ -275,20 +275,12 @@ impl Node {
             status,
             space: Space::Ample,
             failure: None,
-            elections: 0,
-            leader_changes: 0,
-            snapshots_installed: 0,
+            counts: Counts::default(),
+            refused_snapshot: None,
             shutdown: shutdown.clone(),
         };
         drop(shutdown.spawn(open_session(handle.clone(), session_sender, shutdown.clone())));
-        Ok((
-            node,
-            handle,
-            Inbox {
-                messages: message_sender,
-                unreachable: unreachable_sender,
-            },
-        ))
+        Ok((node, handle, inbox))
     }
 
     /// Counters of the log writer.
@@ -336,6 +328,9 @@ impl Node {
 
     fn on_tick(&mut self) {
         self.tick += 1;
+        if self.role.leader.is_none() {
+            self.counts.leaderless_ticks += 1;
+        }
         self.raft.step(Input::Tick);
         if self.tick.is_multiple_of(RETRY_TICKS) {
             self.retry_operations();
@@ -374,8 +369,11 @@ impl Node {
         for event in turn.events.drain(..) {
             self.on_event(event);
         }
-        for message in turn.messages.drain(..).flatten() {
-            self.raft.step(Input::Message(message));
+        for batch in turn.messages.drain(..) {
+            self.inbox.taken(&batch);
+            for message in batch.messages {
+                self.raft.step(Input::Message(message));
+            }
         }
         for peer in turn.unreachable.drain(..) {
             self.raft.step(Input::Unreachable(peer));
@@ -406,13 +404,40 @@ impl Node {
             Event::Applied(index) => self.raft.step(Input::Applied(index)),
             Event::Compact(index) => self.raft.step(Input::Compact(index)),
             Event::Loaded { id, result } => self.raft.step(Input::Loaded { id, result }),
-            Event::SnapshotMade(meta) => self.raft.step(Input::SnapshotMade(meta)),
+            Event::SnapshotMade(meta) => {
+                if let Some(meta) = &meta {
+                    self.counts.snapshots_made += 1;
+                    tracing::info!(
+                        index = meta.last.index.0,
+                        size_bytes = meta.size_bytes,
+                        "a snapshot was made"
+                    );
+                }
+                self.raft.step(Input::SnapshotMade(meta));
+            }
             Event::Installed(meta) => {
-                self.snapshots_installed += 1;
+                self.counts.snapshots_installed += 1;
                 self.raft.step(Input::Installed(meta));
             }
+            Event::SnapshotRefused { meta, reason } => self.refuse_snapshot(&meta, reason),
             Event::Failed(reason) => self.fail(reason),
         }
+    }
+
+    /// Told once for each snapshot: the leader sends it again until it arrives whole.
+    fn refuse_snapshot(&mut self, meta: &SnapshotMeta, reason: &'static str) {
+        self.counts.snapshots_refused += 1;
+        if self.refused_snapshot.as_ref() != Some(meta) {
+            tracing::error!(
+                index = meta.last.index.0,
+                leader = self.role.leader.map(|leader| leader.0),
+                reason,
+                "a snapshot arrived damaged: it is not used and fetched again; if this goes on, check memory and disk \
+                 of the leader"
+            );
+            self.refused_snapshot = Some(meta.clone());
+        }
+        self.raft.step(Input::SnapshotRefused(meta.clone()));
     }
 
     fn fail(&mut self, reason: String) {
@@ -488,12 +513,19 @@ impl Node {
             configuration,
         } = effects;
         if let Some(configuration) = &configuration {
+            tracing::info!(
+                voters = ?configuration.voters,
+                outgoing = ?configuration.outgoing,
+                members = configuration.members.len(),
+                "membership changed"
+            );
             self.transport.set_members(configuration);
         }
         for (to, message) in send {
             self.transport.send(to, message);
         }
         if let Some(persist) = persist {
+            self.submitted.fetch_add(1, Relaxed);
             self.log.submit(persist);
         }
         if !apply.is_empty() {
@@ -548,10 +580,13 @@ impl Node {
             "role changed"
         );
         if role.role == RoleKind::Candidate && role.term != self.role.term {
-            self.elections += 1;
+            self.counts.elections += 1;
         }
         if role.leader != self.role.leader && role.leader.is_some() {
-            self.leader_changes += 1;
+            self.counts.leader_changes += 1;
+        }
+        if role.role == RoleKind::Leader && self.role.role != RoleKind::Leader {
+            self.counts.elections_won += 1;
         }
         let news = role.leader.is_some() && (role.leader, role.term) != (self.role.leader, self.role.term);
         self.role = role;
@@ -574,9 +609,7 @@ impl Node {
             raft,
             space: self.space,
             failure: self.failure.clone(),
-            elections: self.elections,
-            leader_changes: self.leader_changes,
-            snapshots_installed: self.snapshots_installed,
+            counts: self.counts,
         };
         self.status.send_if_modified(|status| {
             let changed = **status != next;
@@ -615,7 +648,7 @@ impl Node {
 struct Turn {
     has_ticked: bool,
     events: Vec<Event>,
-    messages: Vec<Vec<Message>>,
+    messages: Vec<Batch>,
     unreachable: Vec<NodeId>,
     requests: Vec<Request>,
 }
@@ -652,6 +685,7 @@ fn start_log(
                 }
                 Event::Persisted(token)
             }
+            Completion::SnapshotRefused { meta, reason } => Event::SnapshotRefused { meta, reason },
             Completion::Space(space) => Event::Space(space),
             Completion::Failed(error) => Event::Failed(format!("the log: {error}")),
         };

@@ -13,6 +13,7 @@ use crate::cluster::{
     Call, CallReply, ClusterToken, Credentials, DialError, HandshakeError, Identity, Kind, PeerClient,
     Refused, Target, WhyRefused,
 };
+use crate::error::with_causes;
 use crate::settings;
 
 /// How long a founder with a cluster token listens for members that count it as one of theirs. Members
@@ -147,6 +148,17 @@ pub(super) fn conflict_sentence(conflict: &Conflict, node: u64, formed: bool) ->
     )
 }
 
+/// A node on its way into a cluster.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Joining {
+    /// Drawn for this folder.
+    pub(super) incarnation: Incarnation,
+    /// The folder has it already.
+    pub(super) begun: bool,
+    /// Highest feature level this server knows.
+    pub(super) feature_level: u32,
+}
+
 /// Joins a cluster as a learner; the leader promotes it when it has caught up.
 ///
 /// # Errors
@@ -156,9 +168,11 @@ pub(super) async fn join(
     folder: &mut Folder,
     settings: &settings::Cluster,
     token: &ClusterToken,
-    incarnation: Incarnation,
-    begun: bool,
+    joining: Joining,
 ) -> anyhow::Result<()> {
+    let Joining {
+        incarnation, begun, ..
+    } = joining;
     let join_address = settings.join_address.as_deref().with_context(|| {
         "the data folder is that of a node that was about to join a cluster: set RNACOS_RAFT_JOIN_ADDR to the gRPC \
          address of a member, or RNACOS_DATA_DIR to an empty folder"
@@ -174,20 +188,25 @@ pub(super) async fn join(
         incarnation,
         address: settings.node_address.clone(),
     };
-    let cluster_id = ask_to_join(join_address, token, member).await?;
+    let cluster_id = ask_to_join(join_address, token, member, joining.feature_level).await?;
     folder.finish(cluster_id, None)?;
     tracing::info!(cluster = %cluster_id, node = id.0, "joined the cluster as a learner");
     Ok(())
 }
 
 /// Asks until the leader has made `member` a member, and gives the cluster's id.
-async fn ask_to_join(join_address: &str, token: &ClusterToken, member: Member) -> anyhow::Result<ClusterId> {
+async fn ask_to_join(
+    join_address: &str,
+    token: &ClusterToken,
+    member: Member,
+    feature_level: u32,
+) -> anyhow::Result<ClusterId> {
     let identity = Identity {
         cluster_id: None,
         node_id: member.id,
         incarnation: member.incarnation,
         boot: Boot(0),
-        feature_level: crate::state::FEATURE_LEVEL_MAX,
+        feature_level,
         address: member.address.clone(),
     };
     let credentials = Credentials::new(token.clone(), Kind::Joiner, identity);
@@ -245,7 +264,7 @@ async fn attempt(address: &str, credentials: &Credentials, member: &Member) -> A
     {
         Ok(client) => client,
         Err(error) if is_final(&error) => return Attempt::Refused(error.to_string()),
-        Err(error) => return Attempt::NotNow(describe(&error)),
+        Err(error) => return Attempt::NotNow(with_causes(&error)),
     };
     match client.call(&Call::Join(member.clone()), ATTEMPT_WITHIN).await {
         Ok(CallReply::Done(done)) => match done.cluster_id {
@@ -260,7 +279,7 @@ async fn attempt(address: &str, credentials: &Credentials, member: &Member) -> A
             }
         },
         Ok(other) => Attempt::Refused(format!("an unexpected answer: {other:?}")),
-        Err(error) => Attempt::NotNow(describe(&error)),
+        Err(error) => Attempt::NotNow(with_causes(&error)),
     }
 }
 
@@ -274,17 +293,6 @@ fn is_final(error: &DialError) -> bool {
         },
         _ => false,
     }
-}
-
-/// An error with its causes, in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 fn random_id() -> u64 {

@@ -1,20 +1,22 @@
 //! What this node does with what peers say: messages go to the loop, calls to the leader, and a sign that
 //! this node is listed in another cluster stops it.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use raft::{Change, EntryId, Member, Message, NodeId, Refusal};
+use raft::{Change, EntryId, Incarnation, Member, Message, NodeId, Refusal};
 use storage::ClusterId;
 use tokio::sync::watch;
 
 use crate::clock;
 use crate::cluster::{
-    BoxFuture, Call, CallReply, Done, Kind, Local, PeerIdentity, PeerService, Presence, Refused,
+    BoxFuture, Call, CallReply, Done, Identity, Kind, Local, PeerIdentity, PeerService, Presence, Refused,
     StatusReport, Target, WhyRefused,
 };
 use crate::consensus::{Handle, Inbox, NodeStatus};
+use crate::state::Reader;
 
 /// A membership change is applied within this, or it is not known whether it will be.
 const CHANGE_WITHIN: Duration = Duration::from_secs(10);
@@ -24,6 +26,9 @@ const HEARD_WITHIN: Duration = Duration::from_millis(700);
 
 /// A transfer is given up by the core within an election timeout (0.5 s); it may then be asked for again.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Nodes whose feature level is remembered before they are members; a cluster has at most 64 members.
+const LEVELS_MAX: usize = 1_024;
 
 /// Another cluster counts this node as its own: it has lost its data there (hazard R50).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +43,17 @@ pub(super) struct Conflict {
 #[derive(Debug)]
 pub(super) struct Peers {
     local: Local,
-    running: OnceLock<(Handle, Inbox)>,
+    running: OnceLock<Running>,
+    /// What the binary of each node knew when it was met last. As many as there ever were members.
+    levels: Mutex<HashMap<NodeId, (Incarnation, u32)>>,
     conflict: watch::Sender<Option<Conflict>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    handle: Handle,
+    inbox: Inbox,
+    reader: Arc<Reader>,
 }
 
 impl Peers {
@@ -48,16 +62,27 @@ impl Peers {
         Arc::new(Peers {
             local,
             running: OnceLock::new(),
+            levels: Mutex::default(),
             conflict,
         })
     }
 
     /// From now on there is a core to talk to.
-    pub(super) fn attach(&self, handle: Handle, inbox: Inbox) {
-        assert!(
-            self.running.set((handle, inbox)).is_ok(),
-            "a node is started once"
-        );
+    pub(super) fn attach(&self, handle: Handle, inbox: Inbox, reader: Arc<Reader>) {
+        let running = Running {
+            handle,
+            inbox,
+            reader,
+        };
+        assert!(self.running.set(running).is_ok(), "a node is started once");
+    }
+
+    /// The feature level that this member's binary knows, as it said when it was met last; `None` when
+    /// this life of it was never met.
+    pub(super) fn feature_level(&self, member: &Member) -> Option<u32> {
+        let levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
+        let (incarnation, level) = levels.get(&member.id)?;
+        (*incarnation == member.incarnation).then_some(*level)
     }
 
     /// Tells of a [`Conflict`].
@@ -84,7 +109,7 @@ impl Peers {
     }
 
     async fn answer(&self, from: &PeerIdentity, call: Call) -> CallReply {
-        let Some((handle, _)) = self.running.get() else {
+        let Some(Running { handle, reader, .. }) = self.running.get() else {
             return CallReply::refused(WhyRefused::Unavailable, "the node is starting: ask again");
         };
         match call {
@@ -93,7 +118,12 @@ impl Peers {
                 identity: (*self.local.get()).clone(),
                 configuration: handle.status().raft.configuration.clone(),
             }),
-            Call::Join(member) => self.join(handle, from, member).await,
+            Call::Join(member) => match too_old(reader.feature_level(), from) {
+                Some(sentence) if handle.status().leads() => {
+                    CallReply::refused(WhyRefused::NotAllowed, sentence)
+                }
+                _ => self.join(handle, from, member).await,
+            },
             Call::Change(change) => self.change(handle, change).await,
             Call::Transfer(to) => self.transfer(handle, to).await,
         }
@@ -225,7 +255,7 @@ impl Peers {
 
 impl PeerService for Peers {
     fn raft(&self, from: &PeerIdentity, messages: Vec<Message>) {
-        let Some((_, inbox)) = self.running.get() else {
+        let Some(Running { inbox, .. }) = self.running.get() else {
             return;
         };
         let count = messages.len();
@@ -243,14 +273,43 @@ impl PeerService for Peers {
     }
 
     fn unreachable(&self, peer: NodeId) {
-        if let Some((_, inbox)) = self.running.get() {
-            inbox.unreachable(peer);
+        if let Some(running) = self.running.get() {
+            running.inbox.unreachable(peer);
+        }
+    }
+
+    fn met(&self, peer: &PeerIdentity) {
+        let Identity {
+            node_id,
+            incarnation,
+            feature_level,
+            ..
+        } = peer.identity;
+        let is_member = self.running.get().is_some_and(|running| {
+            let status = running.handle.status();
+            status.raft.configuration.incarnation_of(node_id) == Some(incarnation)
+        });
+        let mut levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_member || levels.len() < LEVELS_MAX {
+            levels.insert(node_id, (incarnation, feature_level));
         }
     }
 
     fn turned_away(&self, caller: &PeerIdentity, target: &Target, _why: &Refused) {
         self.note_listing(caller, target);
     }
+}
+
+/// Why a node may not join: it could not understand what the cluster does.
+fn too_old(level: u32, from: &PeerIdentity) -> Option<String> {
+    let known = from.identity.feature_level;
+    (known < level).then(|| {
+        format!(
+            "the cluster has reached feature level {level}, the version of node {} knows levels up to {known}: start \
+             it with the version that the members run, or a newer one",
+            from.identity.node_id
+        )
+    })
 }
 
 fn is_leading_since(status: &NodeStatus, at: EntryId) -> bool {

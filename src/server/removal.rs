@@ -22,6 +22,11 @@ use crate::consensus::{Handle, NodeStatus};
 /// Between two looks. A node without a leader for so long is past every ordinary election.
 const LOOK_EVERY: Duration = Duration::from_millis(1_500);
 
+/// The same for a node that has not heard of any leader since it started. A member hears of one within two
+/// heartbeats of its first connection; one that was taken out while it was down must not show for long what
+/// it knew then.
+const LOOK_FIRST: Duration = Duration::from_millis(250);
+
 /// One question to one member.
 const ASK_WITHIN: Duration = Duration::from_secs(1);
 
@@ -58,10 +63,12 @@ struct Sighting {
 pub(super) async fn watch(handle: Handle, transport: Transport, removal: watch::Sender<Option<Removal>>) {
     let mut sighting = None;
     let mut was_alone = false;
+    let mut pause = LOOK_FIRST;
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(pause).await;
         let status = handle.status();
         if status.leader().is_some() {
+            pause = LOOK_EVERY;
             (sighting, was_alone) = (None, false);
             continue;
         }

@@ -1,10 +1,7 @@
 //! The page of metrics: cursors and queues are read from their owners when somebody asks.
 
-use raft::{Index, RoleKind, Space};
-
-use super::Services;
+use super::{Services, cluster_metrics};
 use crate::clock;
-use crate::consensus::NodeStatus;
 use crate::metrics::{Buckets, Page, names, process};
 
 impl Services {
@@ -19,7 +16,11 @@ impl Services {
         page.number(&names::UPTIME, &[], uptime.as_secs_f64());
         self.metrics.http.render(&mut page);
         let status = self.consensus.status();
-        raft(&mut page, &status, self.consensus.applied());
+        cluster_metrics::raft(&mut page, &status, self.consensus.applied());
+        cluster_metrics::peers(&mut page, &self.transport.peers(), self.transport.unknown());
+        cluster_metrics::queues(&mut page, &self.consensus.queues());
+        page.count(&names::FEATURE_LEVEL, &[], u64::from(self.state.feature_level()));
+        page.count(&names::FEATURE_LEVEL_KNOWN, &[], u64::from(self.feature_level));
         let (operations, bytes) = self.consensus.load();
         page.count(&names::PENDING_OPERATIONS, &[], operations as u64);
         page.count(&names::PENDING_BYTES, &[], bytes as u64);
@@ -72,57 +73,4 @@ fn buckets(counts: &[(Option<u64>, u64)], sum: u64, unit: f64) -> Buckets {
         counts: counts.iter().map(|(_, count)| *count).collect(),
         sum: sum as f64 * unit,
     }
-}
-
-/// The status is up to a tick old, `applied` is not: what is applied is committed and durable.
-fn raft(page: &mut Page, status: &NodeStatus, applied: Index) {
-    let raft = &status.raft;
-    page.count(&names::RAFT_TERM, &[], raft.term.0);
-    let roles = [
-        (RoleKind::Leader, "leader"),
-        (RoleKind::Follower, "follower"),
-        (RoleKind::Learner, "learner"),
-        (RoleKind::PreCandidate, "pre_candidate"),
-        (RoleKind::Candidate, "candidate"),
-    ];
-    for (role, name) in roles {
-        page.count(&names::RAFT_ROLE, &[("role", name)], u64::from(raft.role == role));
-    }
-    page.count(&names::RAFT_LEADER, &[], raft.leader.map_or(0, |id| id.0));
-    page.count(&names::RAFT_LAST, &[], raft.last.max(applied).0);
-    page.count(&names::RAFT_DURABLE, &[], raft.durable.max(applied).0);
-    page.count(&names::RAFT_COMMITTED, &[], raft.committed.max(applied).0);
-    page.count(&names::RAFT_APPLIED, &[], applied.0);
-    page.count(&names::RAFT_BASE, &[], raft.base.0);
-    page.count(&names::RAFT_UNCOMMITTED, &[], raft.uncommitted_bytes as u64);
-    let members = raft.configuration.members.len();
-    let voters = raft.configuration.voters.len();
-    page.count(&names::RAFT_MEMBERS, &[("kind", "voter")], voters as u64);
-    page.count(
-        &names::RAFT_MEMBERS,
-        &[("kind", "other")],
-        members.saturating_sub(voters) as u64,
-    );
-    page.count(&names::RAFT_SUSPECT, &[], u64::from(raft.suspicion.is_some()));
-    page.count(&names::RAFT_ELECTIONS, &[], status.elections);
-    page.count(&names::RAFT_LEADER_CHANGES, &[], status.leader_changes);
-    page.count(&names::RAFT_SNAPSHOTS, &[], status.snapshots_installed);
-    let ids: Vec<String> = raft.peers.iter().map(|peer| peer.id.to_string()).collect();
-    let peers = || raft.peers.iter().zip(&ids);
-    for (peer, id) in peers() {
-        page.count(&names::RAFT_PEER_MATCHED, &[("peer", id)], peer.matched.0);
-    }
-    for (peer, id) in peers() {
-        page.count(&names::RAFT_PEER_INFLIGHT, &[("peer", id)], peer.inflight as u64);
-    }
-    for (peer, id) in peers() {
-        page.count(&names::RAFT_PEER_ACTIVE, &[("peer", id)], u64::from(peer.active));
-    }
-    let space = match status.space {
-        Space::Ample => 0,
-        Space::Low => 1,
-        Space::Critical => 2,
-    };
-    page.count(&names::DISK_SPACE, &[], space);
-    page.count(&names::LOG_FAILED, &[], u64::from(status.failure.is_some()));
 }

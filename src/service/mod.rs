@@ -3,6 +3,7 @@
 //! Adapters (HTTP now, gRPC later) parse and render; everything between stands here. Requests are plain
 //! values, answers too; a [`Caller`] says who asks.
 
+mod cluster_metrics;
 pub mod config;
 mod freshness;
 pub mod health;
@@ -18,6 +19,7 @@ use storage::WriterMetrics;
 use tokio::time::Instant;
 
 use crate::clock;
+use crate::cluster::Transport;
 use crate::consensus::{self, Handle, ProposeError};
 use crate::error::{Error, Result};
 use crate::metrics::Http;
@@ -40,6 +42,10 @@ pub struct Caller {
 #[derive(Debug)]
 pub struct Services {
     consensus: Handle,
+    /// The way to the other nodes, for metrics.
+    transport: Transport,
+    /// Highest feature level this server knows.
+    feature_level: u32,
     state: Arc<Reader>,
     log: Arc<WriterMetrics>,
     /// Who listens to which config.
@@ -72,6 +78,10 @@ pub struct Metrics {
 pub struct Parts<'a> {
     /// Writes and linearizable reads go here.
     pub consensus: Handle,
+    /// The way to the other nodes, for metrics.
+    pub transport: Transport,
+    /// Highest feature level this server knows.
+    pub feature_level: u32,
     /// Local reads go here.
     pub state: Arc<Reader>,
     /// Numbers of the log writer.
@@ -96,6 +106,8 @@ impl Services {
         let settings = parts.settings;
         Services {
             consensus: parts.consensus,
+            transport: parts.transport,
+            feature_level: parts.feature_level,
             state: parts.state,
             log: parts.log,
             push: parts.push,

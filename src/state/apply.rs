@@ -12,7 +12,7 @@ use super::dedup::Verdict;
 use super::event::Event;
 use super::outcome::{Outcome, Refused};
 use super::rows::{self, HistoryHead, RowError};
-use super::{FEATURE_LEVEL_MAX, HEADS_MAX, HISTORY_SURPLUS_MAX, OpenError, State, TRIM_ROWS_MAX};
+use super::{HEADS_MAX, HISTORY_SURPLUS_MAX, OpenError, State, TRIM_ROWS_MAX};
 use crate::config::change::{self, After, Before, Numbers};
 use crate::config::{
     ConfigId, Edit, Entry, GrayVersions, History, HistoryId, Operation, Origin, Publish, Removal, Versions,
@@ -71,14 +71,16 @@ pub enum ApplyFault {
     },
     /// The cluster goes on to features this version does not have.
     #[error(
-        "entry {index} raises the feature level to {level}, this version knows {FEATURE_LEVEL_MAX}; \
-             start a newer version of the server"
+        "the cluster goes on to feature level {level} (entry {index}), this version of the server knows levels up to \
+         {supported}: start this node with the version that the other nodes run, or a newer one"
     )]
     FeatureLevel {
         /// The entry.
         index: Index,
         /// The new level.
         level: u32,
+        /// Highest level this node understands.
+        supported: u32,
     },
     /// The tables failed.
     #[error(transparent)]
@@ -528,8 +530,13 @@ impl State {
         level: u32,
         index: Index,
     ) -> Result<Outcome, ApplyFault> {
-        if level > FEATURE_LEVEL_MAX {
-            return Err(ApplyFault::FeatureLevel { index, level });
+        let supported = self.supported;
+        if level > supported {
+            return Err(ApplyFault::FeatureLevel {
+                index,
+                level,
+                supported,
+            });
         }
         if level > self.level {
             self.level = level;

@@ -85,6 +85,8 @@ pub struct State {
     membership: Option<(Index, Configuration)>,
     /// Commands of a higher level are refused.
     level: u32,
+    /// Highest feature level this server understands; a higher one stops it.
+    supported: u32,
     /// The point the tables stand at; what comes next must follow it in the chain of checksums.
     applied: LogBase,
     /// Heads of histories that were used lately; what is not in here is in the tables.
@@ -113,12 +115,14 @@ pub enum OpenError {
     Row(#[from] RowError),
     /// The cluster uses features this version does not have.
     #[error(
-        "the cluster has reached feature level {found}, this version knows {FEATURE_LEVEL_MAX}; \
-             start a newer version of the server"
+        "the cluster has reached feature level {found}, this version of the server knows levels up to {supported}: \
+         start this node with the version that the other nodes run, or a newer one; its data is untouched"
     )]
     FeatureLevel {
         /// Level of the stored state.
         found: u32,
+        /// Highest level this node understands.
+        supported: u32,
     },
 }
 
@@ -128,7 +132,16 @@ impl State {
     /// # Errors
     /// See [`OpenError`]; nothing was changed.
     pub fn open(tables: Tables) -> Result<(State, Arc<Reader>), OpenError> {
-        let loaded = Loaded::read(&tables)?;
+        State::open_knowing(tables, FEATURE_LEVEL_MAX)
+    }
+
+    /// As [`State::open`], by a server that knows the feature levels up to `supported`. Every server knows
+    /// those up to [`FEATURE_LEVEL_MAX`]; tests of mixed versions play others.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; nothing was changed.
+    pub fn open_knowing(tables: Tables, supported: u32) -> Result<(State, Arc<Reader>), OpenError> {
+        let loaded = Loaded::read(&tables, supported)?;
         let applied = tables.applied();
         let reader = Arc::new(Reader::new(
             tables.clone(),
@@ -142,6 +155,7 @@ impl State {
             sessions: loaded.sessions,
             membership: loaded.membership,
             level: loaded.level,
+            supported,
             applied,
             heads: HashMap::new(),
             failed: false,
@@ -221,7 +235,7 @@ impl State {
     /// See [`OpenError`]; readers keep what they had.
     pub fn reload(&mut self) -> Result<(), OpenError> {
         self.reader.set_reloading(true);
-        let loaded = Loaded::read(&self.tables)?;
+        let loaded = Loaded::read(&self.tables, self.supported)?;
         self.sessions = loaded.sessions;
         self.membership = loaded.membership;
         self.level = loaded.level;
@@ -242,15 +256,18 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn read(tables: &Tables) -> Result<Loaded, OpenError> {
+    fn read(tables: &Tables, supported: u32) -> Result<Loaded, OpenError> {
         let level = tables
             .get(rows::LEVEL, rows::ONLY)?
             .map(rows::read_level)
             .transpose()?;
         let level = level.unwrap_or(FEATURE_LEVEL_MIN);
         // Before anything else: rows of a higher level may not be readable at all.
-        if level > FEATURE_LEVEL_MAX {
-            return Err(OpenError::FeatureLevel { found: level });
+        if level > supported {
+            return Err(OpenError::FeatureLevel {
+                found: level,
+                supported,
+            });
         }
         let membership = tables
             .get(rows::MEMBERSHIP, rows::ONLY)?

@@ -26,7 +26,10 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use raft::{Boot, Entry, EntryKind, HardState, Index, LogBase, Message, NodeId, Persist, Space, Token};
+use raft::{
+    Body, Boot, Entry, EntryKind, HardState, Index, LogBase, Message, NodeId, Persist, SnapshotMeta, Space,
+    Token,
+};
 
 use crate::codec;
 use crate::error::StorageError;
@@ -69,6 +72,14 @@ pub enum Completion {
         /// Its attached messages, unchanged.
         then_send: Vec<(NodeId, Message)>,
     },
+    /// A snapshot that was received is not what it was announced as; its file gets no name, and the answer
+    /// to its last piece was taken out of the [`Completion::Persisted`] that follows.
+    SnapshotRefused {
+        /// What was announced.
+        meta: SnapshotMeta,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Room on the disk has changed. Said once at the start and at every change.
     Space(Space),
     /// A write or sync has failed. Nothing that is not completed yet will be; the process should say
@@ -79,6 +90,11 @@ pub enum Completion {
 /// The log writer before its thread runs.
 pub struct LogWriter {
     pub(crate) state: WriterState,
+}
+
+/// Says that pieces of this snapshot are here.
+fn answers_piece(message: &Message, meta: &SnapshotMeta) -> bool {
+    matches!(&message.body, Body::SnapshotReply(reply) if reply.last == meta.last)
 }
 
 /// Everything the thread owns.
@@ -268,7 +284,7 @@ impl Writer {
         let mut answers = Vec::new();
         let mut next = Some(first);
         while let Some(persist) = next {
-            self.add(persist, &mut fold, &mut answers)?;
+            self.add(persist, &mut fold, &mut answers, complete)?;
             next = if bytes < BATCH_BYTES_MAX && answers.len() < BATCH_PERSISTS_MAX {
                 queue
                     .try_recv()
@@ -297,9 +313,22 @@ impl Writer {
         persist: Persist,
         fold: &mut Fold,
         answers: &mut Vec<(Token, Vec<(NodeId, Message)>)>,
+        complete: &dyn Fn(Completion),
     ) -> Result<(), StorageError> {
+        let mut persist = persist;
         if let Some(chunk) = &persist.chunk {
-            self.state.snapshots.receive(&mut self.receiving, chunk)?;
+            match self.state.snapshots.receive(&mut self.receiving, chunk) {
+                // What another node sent is no fault of this disk.
+                Err(StorageError::SnapshotDamaged { reason, .. }) if chunk.last => {
+                    self.receiving = None;
+                    let meta = chunk.meta.clone();
+                    persist
+                        .then_send
+                        .retain(|(_, message)| !answers_piece(message, &meta));
+                    complete(Completion::SnapshotRefused { meta, reason });
+                }
+                received => received?,
+            }
         }
         if let Some(hard) = &persist.hard_state {
             self.commit = self.commit.max(hard.commit);

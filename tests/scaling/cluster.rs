@@ -24,6 +24,7 @@ pub(crate) fn small() -> Tuning {
             ..raft::Config::default()
         },
         compact_every_bytes: 16 << 10,
+        ..Tuning::default()
     }
 }
 

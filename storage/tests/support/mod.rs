@@ -164,7 +164,17 @@ impl Node {
             match self.completions.recv_timeout(PATIENCE).expect("an answer") {
                 Completion::Persisted { token: done, .. } if done >= token => return Ok(()),
                 Completion::Failed(error) => return Err(error.to_string()),
-                Completion::Persisted { .. } | Completion::Space(_) => {}
+                Completion::Persisted { .. } | Completion::SnapshotRefused { .. } | Completion::Space(_) => {}
+            }
+        }
+    }
+
+    /// Waits for a completion that `wanted` takes.
+    pub(crate) fn completed<T>(&self, wanted: impl Fn(Completion) -> Option<T>) -> T {
+        loop {
+            let completion = self.completions.recv_timeout(PATIENCE).expect("an answer");
+            if let Some(found) = wanted(completion) {
+                return found;
             }
         }
     }
