@@ -10,8 +10,7 @@ use raft::{Entry, Index, SnapshotMeta};
 use storage::Snapshots;
 use tokio::sync::{mpsc, watch};
 
-use super::node::{Event, panicked};
-use super::pending::Pending;
+use super::node::{Event, panicked, tell};
 use crate::model::OperationId;
 use crate::state::{self, State};
 
@@ -38,7 +37,6 @@ pub(super) struct Applier {
 pub(super) struct Parts {
     pub(super) state: State,
     pub(super) snapshots: Snapshots,
-    pub(super) pending: Arc<Pending>,
     /// Operations of this session are this node's own; all others have their writer elsewhere.
     pub(super) session: OperationId,
     pub(super) applied: watch::Sender<Index>,
@@ -161,18 +159,20 @@ impl Worker {
             .map_err(|fault| fault.to_string())?;
         // Applied is told before the writers are: who has his answer reads his write.
         self.parts.applied.send_replace(last.index());
-        for applied in batch.applied {
-            let Some(operation) = applied.operation else {
-                continue;
-            };
-            if operation.is_of_session(&self.parts.session) {
-                self.parts.pending.complete(operation.counter, applied.outcome);
-            }
-        }
+        let own = batch.applied.iter().filter_map(|applied| {
+            let operation = applied.operation.as_ref()?;
+            let is_own = operation.is_of_session(&self.parts.session);
+            is_own.then_some((operation.counter, applied.outcome))
+        });
+        // The loop answers the writers: it runs among their tasks, so that a batch of them is woken without
+        // a system call each. From this thread every single one would be a message to a sleeping worker.
+        self.tell(Event::Applied {
+            index: last.index(),
+            outcomes: own.collect(),
+        });
         if !batch.events.is_empty() {
             (self.parts.on_change)(batch.events);
         }
-        self.tell(Event::Applied(last.index()));
         self.bytes_since_compaction += entries.iter().map(Entry::size_bytes).sum::<usize>();
         if self.bytes_since_compaction >= self.parts.compact_every_bytes {
             self.sync_for_compaction();
@@ -258,8 +258,7 @@ impl Worker {
     }
 
     fn tell(&self, event: Event) {
-        // A closed inbox means the loop is gone and the node is stopping.
-        drop(self.parts.events.blocking_send(event));
+        tell(&self.parts.events, event);
     }
 }
 

@@ -51,7 +51,11 @@ const RETRY_TICKS: u64 = 5;
 pub(super) enum Event {
     Persisted(Token),
     Space(Space),
-    Applied(Index),
+    Applied {
+        index: Index,
+        /// What came of this node's own operations among them, by counter.
+        outcomes: Vec<(u64, Outcome)>,
+    },
     Compact(Index),
     Loaded {
         id: LoadId,
@@ -205,7 +209,6 @@ impl Node {
         let applier = Applier::start(Parts {
             state,
             snapshots,
-            pending: pending.clone(),
             session,
             applied: applied_sender,
             events: event_sender,
@@ -307,6 +310,11 @@ impl Node {
                 Some(peer) = self.unreachable.recv() => turn.unreachable.push(peer),
                 Some(request) = self.requests.recv() => turn.requests.push(request),
             }
+            if turn.is_shared() {
+                // Requests and messages come in crowds. Tasks that are ready now hand in theirs first and
+                // share this turn: one write and one message per peer instead of one for each of them.
+                tokio::task::yield_now().await;
+            }
             // A broken invariant must not leave a process that looks alive: nothing of the core is believed
             // any more, everyone who waits is answered, and the server ends.
             let work = AssertUnwindSafe(|| self.take_turn(&mut turn));
@@ -401,7 +409,10 @@ impl Node {
                 self.space = space;
                 self.raft.step(Input::Space(space));
             }
-            Event::Applied(index) => self.raft.step(Input::Applied(index)),
+            Event::Applied { index, outcomes } => {
+                self.pending.complete(outcomes);
+                self.raft.step(Input::Applied(index));
+            }
             Event::Compact(index) => self.raft.step(Input::Compact(index)),
             Event::Loaded { id, result } => self.raft.step(Input::Loaded { id, result }),
             Event::SnapshotMade(meta) => {
@@ -625,6 +636,12 @@ impl Node {
             Some(reason) => ProposeError::Failed(reason.clone()),
             None => ProposeError::Stopping,
         };
+        while let Ok(event) = self.events.try_recv() {
+            // Applied before the end: known, so it is told.
+            if let Event::Applied { outcomes, .. } = event {
+                self.pending.complete(outcomes);
+            }
+        }
         self.pending.close(&reason);
         self.publish();
         self.requests.close();
@@ -651,6 +668,13 @@ struct Turn {
     messages: Vec<Batch>,
     unreachable: Vec<NodeId>,
     requests: Vec<Request>,
+}
+
+impl Turn {
+    /// What has come may be the first of several.
+    fn is_shared(&self) -> bool {
+        !self.requests.is_empty() || !self.messages.is_empty() || !self.events.is_empty()
+    }
 }
 
 /// The reason of a failure that was a panic: an assertion, so a bug of ours.
@@ -689,9 +713,16 @@ fn start_log(
             Completion::Space(space) => Event::Space(space),
             Completion::Failed(error) => Event::Failed(format!("the log: {error}")),
         };
-        // A closed inbox: the loop is gone, nobody needs to know.
-        drop(events.blocking_send(event));
+        tell(&events, event);
     })
+}
+
+/// Tells the loop from a thread of its own. Waits only when the inbox is full; a closed one means that the
+/// loop is gone and the node is stopping.
+pub(super) fn tell(events: &mpsc::Sender<Event>, event: Event) {
+    if let Err(mpsc::error::TrySendError::Full(event)) = events.try_send(event) {
+        drop(events.blocking_send(event));
+    }
 }
 
 /// Opens the session of this boot: until it is applied, no operation id of this node means anything.

@@ -211,9 +211,15 @@ impl Pending {
         inner.finish(counter, Err(if definite { error } else { ProposeError::Unknown }));
     }
 
-    /// The operation is applied.
-    pub(crate) fn complete(&self, counter: u64, outcome: Outcome) {
-        self.lock().finish(counter, Ok(outcome));
+    /// The operations are applied.
+    pub(crate) fn complete(&self, outcomes: Vec<(u64, Outcome)>) {
+        if outcomes.is_empty() {
+            return;
+        }
+        let mut inner = self.lock();
+        for (counter, outcome) in outcomes {
+            inner.finish(counter, Ok(outcome));
+        }
     }
 
     /// Its writer waits no longer. True when no attempt can be in any log.
@@ -403,7 +409,7 @@ mod tests {
             })
             .unwrap();
         assert_eq!(seen, (2, 1));
-        pending.complete(ticket.0, Outcome::SessionOpened);
+        pending.complete(vec![(ticket.0, Outcome::SessionOpened)]);
         let (_third, _waiting) = pending
             .register(false, |counter, watermark| {
                 seen = (counter, watermark);
