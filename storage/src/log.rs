@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use fjall::config::{BlockSizePolicy, FilterPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use raft::{Checksum, Configuration, Entry, EntryId, EntryKind, Index, LogBase, Term};
 
@@ -33,6 +34,10 @@ const SEALED_POLL: Duration = Duration::from_millis(1);
 
 /// Journals kept before fjall flushes whatever still pins the oldest one. fjall's least value.
 const JOURNAL_BYTES: u64 = 64 << 20;
+
+/// Bytes of a block in a table of the log. Each is a checksum and a system call when it is written; fjall's
+/// 4 KiB are for reads of single rows.
+const BLOCK_BYTES: u32 = 64 << 10;
 
 /// Blocks of tables kept in memory. Only a slow peer reads the log back, and it reads forward once.
 const CACHE_BYTES: u64 = 1 << 20;
@@ -71,7 +76,14 @@ impl Wal {
             source,
         };
         let db = open_database(folder, CACHE_BYTES).map_err(error)?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        // The log is read in ranges of keys that are there: a filter would answer nobody, and small blocks
+        // only cost their writing.
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(MEMTABLE_BYTES)
+                .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
+                .filter_policy(FilterPolicy::disabled())
+        };
         let log = db.keyspace("log", options).map_err(error)?;
         let hard = db.keyspace("hard", options).map_err(error)?;
         Ok(Wal {

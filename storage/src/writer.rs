@@ -59,6 +59,10 @@ const MARK_LAG: Duration = Duration::from_secs(1);
 /// With nothing to write for this long, the mark is raised to the exact end.
 const IDLE: Duration = Duration::from_millis(100);
 
+/// Room on the disk is looked at before a batch unless it was this shortly before: a busy writer writes
+/// thousands of batches a second, and no disk fills by a reserve within this time.
+const SPACE_LOOK: Duration = Duration::from_millis(10);
+
 /// How often an idle writer looks at the disk space and at fjall's health.
 const WATCH: Duration = Duration::from_secs(2);
 
@@ -227,6 +231,10 @@ struct Writer {
     marked_at: Instant,
     /// The commit index the core knows; written with the next batch, never alone.
     commit: Index,
+    /// When room on the disk was looked at.
+    looked_at: Instant,
+    /// A batch was written since without looking.
+    must_look: bool,
 }
 
 impl Writer {
@@ -240,6 +248,8 @@ impl Writer {
             unmarked_bytes: 0,
             marked_at: Instant::now(),
             commit,
+            looked_at: Instant::now(),
+            must_look: true,
         }
     }
 
@@ -252,7 +262,12 @@ impl Writer {
             let timeout = if self.is_marked() { WATCH } else { IDLE };
             match queue.recv_timeout(timeout) {
                 Ok(first) => self.turn(first, queue, complete)?,
-                Err(RecvTimeoutError::Timeout) => self.raise_mark()?,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.raise_mark()?;
+                    if self.must_look {
+                        self.say_space(complete);
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if watched_at.elapsed() >= WATCH {
@@ -276,8 +291,10 @@ impl Writer {
             // The lag counts from the first byte beyond the mark, not from the end of a quiet hour.
             self.marked_at = Instant::now();
         }
-        if let Some(space) = self.look_at_space() {
-            complete(Completion::Space(space));
+        if self.looked_at.elapsed() >= SPACE_LOOK {
+            self.say_space(complete);
+        } else {
+            self.must_look = true;
         }
         let mut fold = Fold::new(&self.state);
         let mut bytes = size_bytes(&first);
@@ -470,9 +487,7 @@ impl Writer {
 
     /// While idle: room on the disk, and whether fjall's own threads have failed.
     fn watch(&mut self, complete: &dyn Fn(Completion)) -> Result<(), StorageError> {
-        if let Some(space) = self.look_at_space() {
-            complete(Completion::Space(space));
-        }
+        self.say_space(complete);
         if let Some(error) = self.cleaner.failure() {
             return Err(error);
         }
@@ -482,13 +497,15 @@ impl Writer {
         Ok(())
     }
 
-    fn look_at_space(&mut self) -> Option<Space> {
+    /// Looks at the room on the disk and says so when it has changed.
+    fn say_space(&mut self, complete: &dyn Fn(Completion)) {
+        (self.looked_at, self.must_look) = (Instant::now(), false);
         let changed = self.state.space.look();
-        self.state
-            .metrics
-            .free_bytes
-            .store(self.state.space.free_bytes(), Ordering::Relaxed);
-        changed
+        let free_bytes = self.state.space.free_bytes();
+        self.state.metrics.free_bytes.store(free_bytes, Ordering::Relaxed);
+        if let Some(space) = changed {
+            complete(Completion::Space(space));
+        }
     }
 
     /// Lets readers and metrics see what is durable.
