@@ -1,7 +1,7 @@
 //! One connection: hyper's loop, and the way of each request through it.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -13,11 +13,12 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
 
 use super::limits::{
     BODIES_BYTES_MAX, BODY_BYTES_MAX, BODY_SMALL_BYTES_MAX, BODY_WAIT, HEADER_BYTES_MAX, HEADERS_MAX,
@@ -228,7 +229,7 @@ async fn read_body(
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     loop {
-        let frame = match tokio::time::timeout(BODY_WAIT, body.frame()).await {
+        let frame = match next_frame(&mut body).await {
             Ok(Some(Ok(frame))) => frame,
             Ok(None) => break,
             Ok(Some(Err(_))) => return Err(refusal(StatusCode::BAD_REQUEST, "the body ended too early")),
@@ -242,6 +243,9 @@ async fn read_body(
         let Ok(data) = frame.into_data() else { continue };
         if first.is_empty() && whole.is_empty() {
             first = data;
+            if body.is_end_stream() {
+                break;
+            }
             continue;
         }
         if whole.is_empty() {
@@ -255,6 +259,18 @@ async fn read_body(
     }
     read.to_the_end = true;
     Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+/// The next frame, or that it did not come in time. What is there already, which is usual, needs no timer.
+async fn next_frame(
+    body: &mut Incoming,
+) -> std::result::Result<Option<hyper::Result<Frame<Bytes>>>, Elapsed> {
+    let mut frame = pin!(body.frame());
+    let at_once = poll_fn(|cx| Poll::Ready(frame.as_mut().poll(cx))).await;
+    match at_once {
+        Poll::Ready(frame) => Ok(frame),
+        Poll::Pending => tokio::time::timeout(BODY_WAIT, frame).await,
+    }
 }
 
 /// Calls the row's handler and renders what comes of it.
@@ -292,7 +308,7 @@ fn panicked(services: &Services, route: &Route) -> Error {
 /// Runs a handler's future; a panic inside becomes an error.
 async fn catch_panic(future: impl Future<Output = Result<Reply>>) -> std::result::Result<Result<Reply>, ()> {
     let mut future = pin!(future);
-    std::future::poll_fn(move |cx| {
+    poll_fn(move |cx| {
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
             Ok(Poll::Pending) => Poll::Pending,

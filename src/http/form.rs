@@ -87,16 +87,23 @@ pub(super) fn decode(text: &[u8]) -> Result<Cow<'_, str>, Broken> {
     let (plain, mut rest) = text.split_at(first);
     decoded.extend_from_slice(plain);
     while let Some((byte, tail)) = rest.split_first() {
-        rest = tail;
-        match byte {
-            b'+' => decoded.push(b' '),
-            b'%' => {
-                let (digits, tail) = rest.split_at_checked(2).ok_or(Broken::Escape)?;
-                decoded.push(hex(digits).ok_or(Broken::Escape)?);
-                rest = tail;
+        rest = match byte {
+            b'+' => {
+                decoded.push(b' ');
+                tail
             }
-            byte => decoded.push(*byte),
-        }
+            b'%' => {
+                let (digits, tail) = tail.split_at_checked(2).ok_or(Broken::Escape)?;
+                decoded.push(hex(digits).ok_or(Broken::Escape)?);
+                tail
+            }
+            _ => {
+                let end = rest.iter().position(|byte| matches!(byte, b'%' | b'+'));
+                let (plain, rest) = rest.split_at(end.unwrap_or(rest.len()));
+                decoded.extend_from_slice(plain);
+                rest
+            }
+        };
     }
     String::from_utf8(decoded)
         .map(Cow::Owned)
