@@ -155,6 +155,30 @@ impl Client {
         }
     }
 
+    /// How often a config was written, by its history.
+    pub async fn times_written(&mut self, key: &str) -> Outcome<u64> {
+        let pairs = [
+            ("search", "accurate"),
+            ("dataId", key),
+            ("group", GROUP),
+            ("pageNo", "1"),
+            ("pageSize", "1"),
+        ];
+        let target = format!("/nacos/v1/cs/history?{}", encode(&pairs));
+        match self.call("GET", &target).await {
+            Outcome::Done(Reply { status: 200, body }) => {
+                let page: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+                match page.get("totalCount").and_then(serde_json::Value::as_u64) {
+                    Some(count) => Outcome::Done(count),
+                    None => Outcome::Unknown(format!("a history without totalCount: {body}")),
+                }
+            }
+            Outcome::Done(reply) => Outcome::Unknown(format!("{} {}", reply.status, reply.body)),
+            Outcome::Refused(why) => Outcome::Refused(why),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        }
+    }
+
     /// A long poll (`/configs/listener`) of these keys and the contents the client has of them, held for
     /// `hold` at most: the keys that are told to have changed. The client's patience must be longer.
     pub async fn poll(

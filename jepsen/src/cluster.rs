@@ -127,6 +127,14 @@ impl Cluster {
         }
     }
 
+    /// kill -9 of these nodes at the same moment, returning once their processes are gone.
+    pub fn kill(&mut self, places: &[usize]) -> anyhow::Result<()> {
+        places
+            .iter()
+            .try_for_each(|place| self.nodes[*place].kill_now())?;
+        places.iter().try_for_each(|place| self.nodes[*place].kill())
+    }
+
     /// Starts every node that is not running, resumes the paused ones, and waits until each takes writes,
     /// `patience` for each.
     pub async fn repair(&mut self, patience: Duration) -> anyhow::Result<()> {

@@ -1,7 +1,8 @@
 //! Writes with unique keys and values, what was said of each, and where it must be found.
 //!
 //! No key is written twice, so the check is simple and strong: an acknowledged write is on every node
-//! with its value, a refused one is on none, an unknown one may be anywhere but never with another value.
+//! with its value, a refused one is on none, an unknown one may be anywhere but never with another value;
+//! and none was carried out twice.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -118,6 +119,9 @@ impl Ledger {
             ),
         );
         let deadline = Instant::now() + CATCH_UP;
+        if let Some(address) = addresses.first() {
+            check_once(&lines, *address, report).await;
+        }
         for (place, address) in addresses.iter().enumerate() {
             let checkers: Vec<_> = (0..CHECKERS)
                 .map(|first| {
@@ -154,6 +158,31 @@ async fn check_part(lines: Vec<Line>, address: SocketAddr, deadline: Instant) ->
         }
     }
     findings
+}
+
+/// Every write was carried out at most once, also those that a node sent again on its own: the history of
+/// its key has one row. One node is asked: all apply the same log.
+async fn check_once(lines: &[Line], address: SocketAddr, report: &mut Report) {
+    let mut client = Client::new(address, READ_PATIENCE);
+    for Line { number, node, .. } in lines {
+        let deadline = Instant::now() + CATCH_UP;
+        let mut times = client.times_written(&key(*number)).await;
+        while !times.is_done() && Instant::now() < deadline {
+            sleep(Duration::from_millis(50)).await;
+            times = client.times_written(&key(*number)).await;
+        }
+        match times {
+            Outcome::Done(0 | 1) => {}
+            Outcome::Done(times) => report.violate(format!(
+                "write {number}, sent once to node {}, was carried out {times} times",
+                node + 1
+            )),
+            Outcome::Refused(why) | Outcome::Unknown(why) => {
+                report.void(format!("the history of write {number} cannot be read: {why}"));
+                return;
+            }
+        }
+    }
 }
 
 struct Finding {

@@ -299,6 +299,7 @@ async fn chaos_runs(server: &std::path::Path, scratch: &Scratch, chaos: Chaos) -
             nodes: chaos.nodes,
             faults: chaos.faults.clone(),
             network: chaos.network,
+            write_timeout: None,
             environment: Vec::new(),
             limits: chaos::Limits::times(chaos.patience),
         };

@@ -99,6 +99,8 @@ async fn look_for(
             nodes: 3,
             faults: Some(bug.faults.to_vec()),
             network: plan.network,
+            // Any seed: a server that sends again for long has more to apply twice.
+            write_timeout: Some(chaos::LONG_WRITE_TIMEOUT),
             environment: vec![("SEEDED_BUG".to_owned(), bug.name.to_owned())],
             limits: Limits::default(),
         };

@@ -52,7 +52,7 @@ impl Disks {
         processes_first: bool,
     ) -> anyhow::Result<()> {
         if processes_first {
-            places.iter().try_for_each(|place| cluster.nodes[*place].kill())?;
+            cluster.kill(places)?;
         }
         for place in places {
             if self.off.insert(*place) {
@@ -61,7 +61,7 @@ impl Disks {
         }
         if !processes_first {
             tokio::time::sleep(ON_A_DEAD_DISK).await;
-            places.iter().try_for_each(|place| cluster.nodes[*place].kill())?;
+            cluster.kill(places)?;
         }
         Ok(())
     }

@@ -44,6 +44,10 @@ const CLIENTS: usize = 12;
 /// Writers of the ledger, and their writes per second.
 const LEDGER: (usize, f64) = (3, 20.0);
 
+/// A write that is tried for so long outlasts most faults: its first copy may have been carried out seconds
+/// before the last one arrives, and other writes between them. Just below a patient client's patience.
+pub const LONG_WRITE_TIMEOUT: Duration = Duration::from_millis(7500);
+
 /// A run.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -57,6 +61,9 @@ pub struct Plan {
     pub faults: Option<Vec<Group>>,
     /// How links are cut.
     pub network: Kind,
+    /// How long the servers try to have a write carried out, again and again; `None` for their default with
+    /// an even seed and [`LONG_WRITE_TIMEOUT`] with an odd one.
+    pub write_timeout: Option<Duration>,
     /// Further variables of the servers.
     pub environment: Vec<(String, String)>,
     /// What may take how long.
@@ -178,7 +185,12 @@ async fn set_up(
     // Absolute: the servers' working directories are their own.
     let server: PathBuf = std::path::absolute(server)?;
     let mut specs = Cluster::specs(&server, plan.nodes, directory)?;
+    let drawn = (plan.seed % 2 == 1).then_some(LONG_WRITE_TIMEOUT);
     for spec in &mut specs {
+        if let Some(timeout) = plan.write_timeout.or(drawn) {
+            let name = "RNACOS_WRITE_TIMEOUT_MS".to_owned();
+            spec.extra.push((name, timeout.as_millis().to_string()));
+        }
         spec.extra.extend(plan.environment.iter().cloned());
     }
     let (disks, faults) = disks(plan, &mut specs, directory, report);

@@ -260,9 +260,7 @@ fn kill(
         return Ok((leader, Undo::StartAfterEnd(leader, node.pid())));
     }
     let places = places(fault, leader, follower, ground.cluster.nodes.len());
-    for place in &places {
-        ground.cluster.nodes[*place].kill()?;
-    }
+    ground.cluster.kill(&places)?;
     Ok((places[0], Undo::Start(places)))
 }
 

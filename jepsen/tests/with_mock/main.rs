@@ -84,6 +84,7 @@ async fn chaos_run(bug: &str, seed: u64, seconds: u64) -> Report {
         nodes: 3,
         faults: Some(vec![Group::Kill, Group::Pause]),
         network: Kind::Cutter,
+        write_timeout: None,
         environment: Vec::new(),
         limits,
     };

@@ -137,6 +137,7 @@ impl Mock {
         let turn = self.requests.fetch_add(1, Ordering::Relaxed) % EVERY == EVERY - 1;
         match (method, path) {
             ("GET", "/nacos/v1/raft/metrics") => (200, self.metrics()),
+            ("GET", "/nacos/v1/cs/history") => (200, format!(r#"{{"totalCount":{}}}"#, self.newest(key).0)),
             ("GET", "/nacos/v1/cs/configs") => {
                 let (_, found) = self.newest(key);
                 let stale =
