@@ -1,0 +1,189 @@
+"""The SDKs: how each is built, started, and what it cannot do."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CLIENTS = os.path.join(HERE, "clients")
+
+
+class Skipped(Exception):
+    """The language is not on this machine; the text says what is missing."""
+
+
+class Sdk:
+    """`cannot` maps a case to the reason why the SDK has no such thing; such a case is shown as `-`.
+
+    `http` marks SDKs that speak HTTP only: they poll, so a node is left at the end of a poll or when it breaks.
+    """
+
+    http = False
+    tools = ()
+
+    def __init__(self, name, version, cannot=None, patience=1.0, quirks=None):
+        self.name = name
+        self.version = version
+        self.cannot = cannot or {}
+        # Ways in which the SDK differs that a case must know, with the reason.
+        self.quirks = quirks or {}
+        # How much longer than others it may take until it is told; for SDKs that look at a timer.
+        self.patience = patience
+
+    def back(self, seconds):
+        """Deadline for the first change after a connection broke: the promise, or what the SDK takes by itself."""
+        return max(seconds, self.quirks.get("relisten", 0))
+
+    def prepare(self, build):
+        """Builds into the folder `build`, or raises Skipped. Costs little when nothing has changed."""
+        missing = [tool for tool in self.tools if shutil.which(tool) is None]
+        if missing:
+            raise Skipped(f"not installed: {', '.join(missing)}")
+        self.folder = os.path.join(build, self.name)
+        self.log = os.path.join(build, f"{self.name}.log")
+        self.build()
+
+    def run(self, *command, cwd=None, environment=None):
+        with open(self.log, "ab") as log:
+            done = subprocess.run(command, cwd=cwd, env=environment, stdout=log, stderr=log, check=False)
+        if done.returncode != 0:
+            raise Skipped(f"cannot be built: {' '.join(command[:3])} failed, see {self.log}")
+
+    def current(self, *sources):
+        """Whether the folder was built from exactly these files; `done` says so afterwards."""
+        self.stamp = "\n".join(open(source, encoding="utf-8").read() for source in sources) + self.version
+        try:
+            with open(os.path.join(self.folder, "built-from"), encoding="utf-8") as built:
+                return built.read() == self.stamp
+        except OSError:
+            return False
+
+    def done(self):
+        os.makedirs(self.folder, exist_ok=True)
+        with open(os.path.join(self.folder, "built-from"), "w", encoding="utf-8") as built:
+            built.write(self.stamp)
+
+
+class Java(Sdk):
+    tools = ("java", "javac", "mvn")
+
+    def build(self):
+        source = os.path.join(CLIENTS, "java")
+        files = [os.path.join(source, "any", "Client.java")]
+        if self.version.startswith("3."):
+            files.append(os.path.join(source, "three", "Fuzzy.java"))
+        pom = os.path.join(source, "pom.xml")
+        if self.current(pom, *files):
+            return
+        library, classes = os.path.join(self.folder, "lib"), os.path.join(self.folder, "classes")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.run("mvn", "-B", "-ntp", "-q", "-f", pom, "dependency:copy-dependencies", f"-Dnacos.version={self.version}",
+                 "-DincludeScope=runtime", f"-DoutputDirectory={library}")
+        self.run("javac", "-d", classes, "-cp", os.path.join(library, "*"), *files)
+        self.done()
+
+    def command(self, scratch):
+        return ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Duser.home={scratch}",
+                f"-DJM.LOG.PATH={scratch}/log", f"-DJM.SNAPSHOT.PATH={scratch}", "-Dnacos.remote.client.grpc.timeout=10000",
+                "-cp", f"{self.folder}/classes:{self.folder}/lib/*", "Client", self.version]
+
+
+class Java1(Java):
+    http = True
+
+
+class Go(Sdk):
+    tools = ("go",)
+
+    def build(self):
+        source = os.path.join(CLIENTS, "go")
+        if self.current(*(os.path.join(source, name) for name in ("main.go", "go.mod", "go.sum"))):
+            return
+        os.makedirs(self.folder, exist_ok=True)
+        environment = dict(os.environ, GOFLAGS="-mod=readonly")
+        self.run("go", "build", "-o", os.path.join(self.folder, "client"), ".", cwd=source, environment=environment)
+        self.done()
+
+    def command(self, scratch):
+        return [os.path.join(self.folder, "client")]
+
+
+class Python(Sdk):
+    program = "modern.py"
+
+    def build(self):
+        requirements = os.path.join(CLIENTS, "python", f"requirements-{self.name}.txt")
+        if self.current(requirements):
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.run(sys.executable, "-m", "venv", self.folder)
+        self.run(os.path.join(self.folder, "bin", "pip"), "install", "-q", "--no-deps", "-r", requirements)
+        self.done()
+
+    def command(self, scratch):
+        return [os.path.join(self.folder, "bin", "python"), os.path.join(CLIENTS, "python", self.program)]
+
+
+class Python0(Python):
+    program = "classic.py"
+    http = True
+
+
+class Node(Sdk):
+    tools = ("node", "npm")
+    http = True
+
+    def build(self):
+        source = os.path.join(CLIENTS, "node")
+        files = [os.path.join(source, name) for name in ("client.js", "package.json", "package-lock.json")]
+        if self.current(*files):
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.makedirs(self.folder)
+        for file in files:
+            shutil.copy(file, self.folder)
+        self.run("npm", "ci", "--no-audit", "--no-fund", cwd=self.folder)
+        self.done()
+
+    def command(self, scratch):
+        return ["node", os.path.join(self.folder, "client.js")]
+
+
+class Rust(Sdk):
+    tools = ("cargo",)
+
+    def build(self):
+        manifest = os.path.join(CLIENTS, "rust", "Cargo.toml")
+        self.run("cargo", "build", "--locked", "--manifest-path", manifest, "--target-dir", self.folder)
+
+    def command(self, scratch):
+        return [os.path.join(self.folder, "debug", "sdk-rust")]
+
+
+NO_CAS = "no compare-and-set in its interface"
+NO_GRAY = "no beta or tag publishing in its interface"
+IN_THE_LINE = "it puts the content into the request line, where 1 MiB in all is the limit"
+NOT_TOLD = "when the content it asks for after a notification is not there, its listeners hear nothing"
+FULL_TASK = "its key number 3,000 of 3,000 belongs to a second task, which starts with key 3,001"
+FOUR_MIB = "it takes no message above 4 MiB from a server, whatever it is told (gRPC's default)"
+FIRST = "the first content it sees of a config is not told"
+NO_FUZZY = "fuzzy watches came with Java 3.0"
+JAVA = {"beta": NO_GRAY, "tag": NO_GRAY}
+HTTP = {"cas": NO_CAS, "beta": NO_GRAY, "tag": NO_GRAY, "fuzzy": NO_FUZZY}
+
+ALL = [
+    Java("java3", "3.2.1-2026.03.30", JAVA),
+    Java("java30", "3.0.3", JAVA),
+    Java("java2", "2.5.1", {**JAVA, "fuzzy": NO_FUZZY}),
+    Java("java20", "2.0.4", {**JAVA, "fuzzy": NO_FUZZY}),
+    Java1("java1", "1.4.8", HTTP, quirks={"full task": FULL_TASK}),
+    Go("go", "2.3.5", {"fuzzy": NO_FUZZY}, patience=2, quirks={"removal": NOT_TOLD, "bulk": 6}),
+    Python("python3", "3.2.0", {"fuzzy": NO_FUZZY, "9m": FOUR_MIB}, patience=2, quirks={"bulk": 6}),
+    Python("python2", "2.0.11", {"fuzzy": NO_FUZZY, "9m": FOUR_MIB}, patience=2, quirks={"bulk": 6}),
+    Python0("python0", "0.1.17", {**HTTP, "1m": IN_THE_LINE, "9m": IN_THE_LINE}),
+    Node("node", "2.6.3", HTTP),
+    # After a reconnect it listens to nothing until its next comparison, which comes every 60 s.
+    Rust("rust", "0.8.3", {"fuzzy": NO_FUZZY, "9m": FOUR_MIB, "created": FIRST},
+         quirks={"removal": NOT_TOLD, "relisten": 70, "bulk": 15}),
+]
