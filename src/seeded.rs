@@ -1,7 +1,7 @@
 //! Bugs put in on purpose (feature `seeded-bugs`), for the harness that has to find them.
 //!
 //! `jepsen seeded` starts servers built with the feature, one bug at a time, and is content when chaos finds
-//! each. Without the feature nothing can be switched on: every check below is a constant `false`, and
+//! each. `bash tests/sdk/run --broken` does the same with what SDKs can see. Without the feature nothing can be switched on: every check below is a constant `false`, and
 //! `SEEDED_BUG` is a variable like any other.
 
 /// What to do wrong; the value of `SEEDED_BUG` stands beside each.
@@ -17,6 +17,21 @@ pub enum Bug {
     DoubleApply,
     /// `unsynced-ack`: followers acknowledge, and a leader counts itself, before the sync (R2 of the core).
     UnsyncedAck,
+    /// `cas-ignored`: the md5 that a publish names is not looked at.
+    CasIgnored,
+    /// `gray-is-formal`: beta and tag publishes overwrite the content that everybody sees.
+    GrayIsFormal,
+    /// `content-changed`: contents lose their carriage returns and what comes after 150,000 bytes.
+    ContentChanged,
+    /// `remove-ignored`: removing says yes and does nothing.
+    RemoveIgnored,
+    /// `public-apart`: the namespace spelt "public" is another one than the one spelt "".
+    PublicApart,
+    /// `never-told`: those who listen are not woken by a change.
+    NeverTold,
+    /// `listen-blind`: over gRPC, listening registers and does not compare: what changed while a client was
+    /// away is not told.
+    ListenBlind,
 }
 
 /// Whether this bug is switched on.
@@ -33,6 +48,21 @@ pub fn has(bug: Bug) -> bool {
     chosen() == Some(bug)
 }
 
+/// The content as it is stored: the one given, but for [`Bug::ContentChanged`].
+#[must_use]
+pub fn content(given: bytes::Bytes) -> bytes::Bytes {
+    if !has(Bug::ContentChanged) {
+        return given;
+    }
+    // The tests that look for it put ASCII where it cuts.
+    given
+        .iter()
+        .copied()
+        .filter(|byte| *byte != b'\r')
+        .take(150_000)
+        .collect()
+}
+
 /// Switches on what the core itself can do wrong.
 #[cfg(not(feature = "seeded-bugs"))]
 pub const fn in_core(_config: &mut raft::Config) {}
@@ -44,7 +74,7 @@ pub fn in_core(config: &mut raft::Config) {
     tracing::warn!(?chosen, "this server is built to be wrong: seeded bug");
     config.bug = match chosen {
         Some(Bug::UnsyncedAck) => Some(raft::Bug::R2),
-        Some(Bug::StaleRead | Bug::LostAck | Bug::DoubleApply) | None => None,
+        _ => None,
     };
 }
 
@@ -59,6 +89,13 @@ fn chosen() -> Option<Bug> {
         Ok("lost-ack") => Some(Bug::LostAck),
         Ok("double-apply") => Some(Bug::DoubleApply),
         Ok("unsynced-ack") => Some(Bug::UnsyncedAck),
+        Ok("cas-ignored") => Some(Bug::CasIgnored),
+        Ok("gray-is-formal") => Some(Bug::GrayIsFormal),
+        Ok("content-changed") => Some(Bug::ContentChanged),
+        Ok("remove-ignored") => Some(Bug::RemoveIgnored),
+        Ok("public-apart") => Some(Bug::PublicApart),
+        Ok("never-told") => Some(Bug::NeverTold),
+        Ok("listen-blind") => Some(Bug::ListenBlind),
         Ok(other) => panic!("SEEDED_BUG={other}: no such bug"),
     })
 }

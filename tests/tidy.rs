@@ -63,6 +63,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "grpc",
         &[
             "service", "api_code", "model", "metrics", "error", "settings", "clock", "shutdown", "cluster",
+            "config",
         ],
     ),
     (
@@ -80,11 +81,14 @@ const ARROWS: &[(&str, &[&str])] = &[
             "clock",
             "metrics",
             "shutdown",
+            "seeded",
         ],
     ),
     (
         "push",
-        &["state", "config", "model", "clock", "metrics", "shutdown"],
+        &[
+            "state", "config", "model", "clock", "metrics", "shutdown", "seeded",
+        ],
     ),
     (
         "consensus",

@@ -14,6 +14,7 @@ use crate::config::{
 use crate::error::{Error, Result};
 use crate::model::validate::{self, Attributes, Invalid};
 use crate::model::{ConfigKey, ConfigType, Md5, NamespaceId, Page, PageRequest};
+use crate::seeded::{self, Bug};
 use crate::state::{Command, Outcome, REMOVE_BATCH_MAX, ReadError};
 
 /// Longest `encryptedDataKey`, `src_user` and list of beta addresses, in characters.
@@ -43,7 +44,11 @@ impl Name<'_> {
         let data_id = self.data_id.ok_or(Error::missing("dataId"))?;
         let group = self.group.ok_or(Error::missing("group"))?;
         validate::key(data_id, group).map_err(invalid)?;
-        Ok(ConfigKey::new(&NamespaceId::from(self.namespace), group, data_id))
+        let namespace = match self.namespace {
+            Some("public") if seeded::has(Bug::PublicApart) => Some("public-apart"),
+            namespace => namespace,
+        };
+        Ok(ConfigKey::new(&NamespaceId::from(namespace), group, data_id))
     }
 
     /// The first of those checks alone, for calls that do not need a whole name.
@@ -160,6 +165,7 @@ impl Services {
             Cow::Owned(text) => Bytes::from(text),
             Cow::Borrowed(text) => Bytes::copy_from_slice(text.as_bytes()),
         };
+        let content = seeded::content(content);
         let publish = Publish {
             kind: ConfigType::from_name(attributes.kind),
             app_name: new.app_name.map(str::to_owned),
@@ -169,12 +175,13 @@ impl Services {
             effect: owned(new.effect),
             schema: owned(new.schema),
             encrypted_data_key: owned(new.encrypted_data_key),
-            expectation: if present(new.cas_md5) {
+            expectation: if present(new.cas_md5) && !seeded::has(Bug::CasIgnored) {
                 expectation(new.cas_md5)?
             } else {
                 Expectation::None
             },
             variant: match (new.beta_ips, new.tag) {
+                _ if seeded::has(Bug::GrayIsFormal) => Variant::Formal,
                 (Some(ips), _) if present(Some(ips)) => Variant::beta(ips),
                 (_, Some(tag)) if present(Some(tag)) => Variant::tag(tag),
                 _ => Variant::Formal,
@@ -217,6 +224,9 @@ impl Services {
     /// # Errors
     /// See [`Error`]: all but `Indeterminate` mean that nothing was done.
     pub async fn remove(&self, key: ConfigKey, variant: Variant, caller: &Caller) -> Result<()> {
+        if seeded::has(Bug::RemoveIgnored) {
+            return Ok(());
+        }
         let variant = match variant {
             Variant::Formal => None,
             gray @ Variant::Gray { .. } => Some(gray.gray_name().to_owned()),
