@@ -190,7 +190,14 @@ fn main() -> ExitCode {
 }
 
 fn carry_out() -> anyhow::Result<u8> {
-    let mut arguments = Arguments::parse();
+    let mut arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // clap itself would exit with 2, which here means a void run.
+        Err(error) => {
+            error.print()?;
+            return Ok(if error.use_stderr() { 3 } else { 0 });
+        }
+    };
     // Before any thread or folder is made: it may begin this command anew inside a namespace.
     match &mut arguments.scenario {
         Scenario::Chaos(chaos) => chaos.network = network::enter(chaos.network)?,
