@@ -13,6 +13,7 @@
 
 pub mod change;
 mod entry;
+pub mod fuzzy;
 pub mod gray;
 mod history;
 mod listeners;

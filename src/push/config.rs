@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::fuzzy::FuzzyPush;
 use super::session::Session;
 use super::watch::Watch;
 use crate::clock;
@@ -38,6 +39,8 @@ pub struct ConfigPush {
     changed: Notify,
     /// Counters.
     pub metrics: Push,
+    /// Who watches patterns.
+    pub fuzzy: FuzzyPush,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +95,7 @@ impl ConfigPush {
         let now = clock::now();
         let mut shared = self.lock();
         for event in events {
+            self.note_existence(&event);
             match event {
                 Event::ConfigChanged {
                     key, before, after, ..
@@ -119,11 +123,27 @@ impl ConfigPush {
         }
     }
 
+    fn note_existence(&self, event: &Event) {
+        match event {
+            Event::ConfigChanged {
+                key, before, after, ..
+            } if before.formal.is_some() != after.formal.is_some() => {
+                self.fuzzy.on_existence(key.clone(), after.formal.is_some());
+            }
+            Event::Reloaded { .. } => self.fuzzy.on_reload(),
+            _ => {}
+        }
+    }
+
     /// Brings changes to those who watch, for ever.
     ///
     /// # Cancel safety
     /// What was taken and not yet told is lost: drop it only when nobody waits any more.
     pub async fn run(self: Arc<Self>) {
+        tokio::join!(self.run_configs(), self.fuzzy.run());
+    }
+
+    async fn run_configs(&self) {
         loop {
             self.changed.notified().await;
             self.tell_all().await;

@@ -17,15 +17,21 @@
 //! **Nothing is lost** as long as the one who waits registers first and compares afterwards: a change
 //! before the comparison is seen by it, a change after it finds the watch.
 //!
+//! A connection that stays is told by pushes that it acknowledges: [`Outbox`] keeps what still has to be
+//! told and what was not acknowledged, [`UnderWay`] the pushes themselves. [`FuzzyPush`] does for patterns
+//! over names what [`ConfigPush`] does for names.
+//!
 //! What is *not* in here: which answer a change is for whom (`service::listen`), wire forms, sockets.
 
 mod config;
+mod fuzzy;
 mod outbox;
 mod session;
 mod under_way;
 mod watch;
 
 pub use config::{ConfigPush, Full};
+pub use fuzzy::{FuzzyMarks, FuzzyPush, FuzzySession};
 pub use outbox::{Failed, Outbox};
 pub use session::{Due, Session, Which};
 pub use under_way::UnderWay;

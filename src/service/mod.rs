@@ -6,6 +6,7 @@
 mod cluster_metrics;
 pub mod config;
 mod freshness;
+pub mod fuzzy;
 pub mod health;
 pub mod listen;
 pub mod metrics;

@@ -1,0 +1,423 @@
+//! Patterns over names of configs, and who watches which: maps, no waiting and no time.
+//!
+//! What matches a pattern is found once, by looking at every config of its namespace, when somebody first
+//! watches it; from then on each config that comes or goes is matched against the patterns of its namespace
+//! and group. A change of a content costs nothing here.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+
+use crate::model::{ConfigKey, NamespaceId};
+
+/// Configs that a pattern can match (contract 00); those beyond are not told.
+pub const MATCHES_MAX: usize = 500;
+
+/// Different patterns that a node keeps. Beyond it a new one is refused.
+const PATTERNS_MAX: usize = 10_000;
+
+/// What stands between the parts of a pattern.
+const SEPARATOR: &str = ">>";
+
+/// `namespace>>group>>dataId`, the last two with stars at their ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FuzzyPattern {
+    namespace: NamespaceId,
+    group: Item,
+    data_id: Item,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Item {
+    Any,
+    Exact(Box<str>),
+    Prefix(Box<str>),
+    Suffix(Box<str>),
+    Contains(Box<str>),
+    /// Stars in the middle only: the Java server lets them match nothing.
+    Nothing,
+}
+
+impl Item {
+    fn parse(text: &str) -> Item {
+        let pure = || text.replace('*', "").into();
+        match (text.starts_with('*'), text.ends_with('*')) {
+            _ if text == "*" => Item::Any,
+            (true, true) => Item::Contains(pure()),
+            (true, false) => Item::Suffix(pure()),
+            (false, true) => Item::Prefix(pure()),
+            (false, false) if text.contains('*') => Item::Nothing,
+            (false, false) => Item::Exact(text.into()),
+        }
+    }
+
+    fn matches(&self, text: &str) -> bool {
+        match self {
+            Item::Any => true,
+            Item::Exact(exact) => text == &**exact,
+            Item::Prefix(prefix) => text.starts_with(&**prefix),
+            Item::Suffix(suffix) => text.ends_with(&**suffix),
+            Item::Contains(part) => text.contains(&**part),
+            Item::Nothing => false,
+        }
+    }
+}
+
+impl FuzzyPattern {
+    /// Reads a pattern; `None` for a text that is none.
+    pub fn parse(text: &str) -> Option<FuzzyPattern> {
+        let mut parts = text.split(SEPARATOR);
+        let (namespace, group, data_id) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() || group.trim().is_empty() || data_id.trim().is_empty() {
+            return None;
+        }
+        Some(FuzzyPattern {
+            namespace: NamespaceId::new(namespace),
+            group: Item::parse(group),
+            data_id: Item::parse(data_id),
+        })
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &NamespaceId {
+        &self.namespace
+    }
+
+    /// True when a config of this name matches.
+    pub fn matches(&self, key: &ConfigKey) -> bool {
+        self.namespace.as_str() == key.namespace()
+            && self.group.matches(key.group())
+            && self.data_id.matches(key.data_id())
+    }
+
+    /// Where it stands in the index: by its group, if that is one.
+    fn place(&self) -> Place {
+        let group = match &self.group {
+            Item::Exact(group) => Some(group.clone()),
+            _ => None,
+        };
+        (self.namespace.clone(), group)
+    }
+}
+
+/// The name as fuzzy watches write it: `dataId+group+namespace`, where `+` and `%` within a part are
+/// escaped. The default namespace is `public` here.
+pub fn group_key(key: &ConfigKey) -> String {
+    let namespace = key.namespace_id();
+    let mut text = String::new();
+    for part in [key.data_id(), key.group(), namespace.as_public_str()] {
+        if !text.is_empty() {
+            text.push('+');
+        }
+        for character in part.chars() {
+            match character {
+                '+' => text.push_str("%2B"),
+                '%' => text.push_str("%25"),
+                other => text.push(other),
+            }
+        }
+    }
+    text
+}
+
+/// The reverse of [`group_key`]; `None` for a text that names no config.
+pub fn from_group_key(text: &str) -> Option<ConfigKey> {
+    let mut parts = text
+        .split('+')
+        .map(|part| part.replace("%2B", "+").replace("%25", "%"));
+    let (data_id, group) = (parts.next()?, parts.next()?);
+    let namespace = parts.next().unwrap_or_default();
+    let key = ConfigKey::new(&NamespaceId::new(&namespace), &group, &data_id);
+    (parts.next().is_none() && key.is_storable()).then_some(key)
+}
+
+/// Namespace, and the group if the pattern names one.
+type Place = (NamespaceId, Option<Box<str>>);
+
+/// Who watches which pattern, and what matches it. `T` is the way to reach a watcher.
+#[derive(Debug)]
+pub struct FuzzyIndex<T> {
+    patterns: HashMap<Box<str>, Watched<T>>,
+    /// Texts of the patterns; no list is empty.
+    by_place: HashMap<Place, Vec<Box<str>>>,
+}
+
+#[derive(Debug)]
+struct Watched<T> {
+    pattern: FuzzyPattern,
+    /// By a number of the watcher.
+    watchers: HashMap<u64, T>,
+    matched: BTreeSet<ConfigKey>,
+    /// What came and went while somebody looks for what matches: it is newer than what he will find.
+    touched: HashMap<ConfigKey, bool>,
+    /// Somebody has looked, and `matched` is all there is, or `is_over`.
+    is_found: bool,
+    /// There are more than `matched` holds.
+    is_over: bool,
+}
+
+/// There are too many patterns on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyPatterns;
+
+impl<T> Default for FuzzyIndex<T> {
+    fn default() -> FuzzyIndex<T> {
+        FuzzyIndex {
+            patterns: HashMap::new(),
+            by_place: HashMap::new(),
+        }
+    }
+}
+
+impl<T: Clone> FuzzyIndex<T> {
+    /// Has a watcher watch a pattern. True when somebody has to look for what matches, and to tell it by
+    /// [`FuzzyIndex::found`].
+    ///
+    /// # Errors
+    /// There is no room for another pattern.
+    pub fn watch(
+        &mut self,
+        text: &str,
+        pattern: &FuzzyPattern,
+        watcher: (u64, T),
+    ) -> Result<bool, TooManyPatterns> {
+        if !self.patterns.contains_key(text) && self.patterns.len() >= PATTERNS_MAX {
+            return Err(TooManyPatterns);
+        }
+        let watched = match self.patterns.entry(text.into()) {
+            Entry::Occupied(watched) => watched.into_mut(),
+            Entry::Vacant(place) => {
+                let texts = self.by_place.entry(pattern.place()).or_default();
+                texts.push(text.into());
+                place.insert(Watched {
+                    pattern: pattern.clone(),
+                    watchers: HashMap::new(),
+                    matched: BTreeSet::new(),
+                    touched: HashMap::new(),
+                    is_found: false,
+                    is_over: false,
+                })
+            }
+        };
+        watched.watchers.insert(watcher.0, watcher.1);
+        Ok(!watched.is_found)
+    }
+
+    /// A watcher watches the pattern no longer.
+    pub fn unwatch(&mut self, text: &str, watcher: u64) {
+        let Some(watched) = self.patterns.get_mut(text) else {
+            return;
+        };
+        watched.watchers.remove(&watcher);
+        if !watched.watchers.is_empty() {
+            return;
+        }
+        let place = watched.pattern.place();
+        self.patterns.remove(text);
+        if let Some(texts) = self.by_place.get_mut(&place) {
+            texts.retain(|other| &**other != text);
+            if texts.is_empty() {
+                self.by_place.remove(&place);
+            }
+        }
+    }
+
+    /// What matches the pattern, found by somebody who began to look after it was watched.
+    pub fn found(&mut self, text: &str, keys: Vec<ConfigKey>) {
+        let Some(watched) = self.patterns.get_mut(text) else {
+            return;
+        };
+        watched.matched = keys.into_iter().collect();
+        for (key, exists) in std::mem::take(&mut watched.touched) {
+            if exists {
+                watched.matched.insert(key);
+            } else {
+                watched.matched.remove(&key);
+            }
+        }
+        watched.is_over = false;
+        while watched.matched.len() > MATCHES_MAX {
+            watched.matched.pop_last();
+            watched.is_over = true;
+        }
+        watched.is_found = true;
+    }
+
+    /// Everything has to be looked for again: the state was replaced.
+    pub fn forget_found(&mut self) {
+        for watched in self.patterns.values_mut() {
+            watched.is_found = false;
+        }
+    }
+
+    /// A config has come or gone. Gives back who is to look at it.
+    pub fn touched(&mut self, key: &ConfigKey, exists: bool) -> Vec<T> {
+        let mut told = Vec::new();
+        for group in [Some(key.group().into()), None] {
+            let place = (key.namespace_id(), group);
+            for text in self.by_place.get(&place).into_iter().flatten() {
+                if let Some(watched) = self.patterns.get_mut(text) {
+                    watched.touch(key, exists, &mut told);
+                }
+            }
+        }
+        told
+    }
+
+    /// What matches, and whether there is more; `None` while nobody has looked.
+    pub fn matched(&self, text: &str) -> Option<(&BTreeSet<ConfigKey>, bool)> {
+        let watched = self.patterns.get(text).filter(|watched| watched.is_found)?;
+        Some((&watched.matched, watched.is_over))
+    }
+
+    /// Everybody, once for each pattern.
+    pub fn watchers(&self) -> impl Iterator<Item = &T> {
+        let patterns = self.patterns.values();
+        patterns.flat_map(|watched| watched.watchers.values())
+    }
+
+    /// True when nobody watches anything.
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+}
+
+impl<T: Clone> Watched<T> {
+    fn touch(&mut self, key: &ConfigKey, exists: bool, told: &mut Vec<T>) {
+        if !self.pattern.matches(key) {
+            return;
+        }
+        if !self.is_found {
+            self.touched.insert(key.clone(), exists);
+        } else if !exists {
+            self.matched.remove(key);
+            // One of those beyond the bound may take the place: the next who watches looks.
+            self.is_found = !self.is_over;
+        } else if self.matched.len() < MATCHES_MAX {
+            self.matched.insert(key.clone());
+        } else if !self.matched.contains(key) {
+            self.is_over = true;
+            return;
+        }
+        told.extend(self.watchers.values().cloned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(namespace: &str, group: &str, data_id: &str) -> ConfigKey {
+        ConfigKey::new(&NamespaceId::new(namespace), group, data_id)
+    }
+
+    #[test]
+    fn patterns_match_as_those_of_the_java_server() {
+        let app = key("", "g1", "app.yaml");
+        for (text, expected) in [
+            ("public>>*>>*", true),
+            (">>g1>>app.yaml", true),
+            ("public>>g*>>*.yaml", true),
+            ("public>>*1>>*pp*", true),
+            ("public>>g1>>app*", true),
+            ("dev>>*>>*", false),
+            ("public>>g>>*", false),
+            ("public>>*>>a*l", false),
+            ("public>>*>>*.yml", false),
+            ("public>>**>>*", true),
+        ] {
+            let pattern = FuzzyPattern::parse(text).expect(text);
+            assert_eq!(pattern.matches(&app), expected, "{text}");
+        }
+        for none in [
+            "",
+            "public",
+            "public>>g",
+            "public>>>>d",
+            "public>>g>> ",
+            "a>>b>>c>>d",
+        ] {
+            assert_eq!(FuzzyPattern::parse(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn group_keys_come_back() {
+        for name in [key("", "g", "d"), key("dev", "g+%", "%2B+d")] {
+            assert_eq!(from_group_key(&group_key(&name)), Some(name));
+        }
+        assert_eq!(group_key(&key("", "g+", "50%")), "50%25+g%2B+public");
+        assert_eq!(from_group_key("d+g"), Some(key("", "g", "d")));
+        for none in ["", "d", "+g+public", "a+b+c+d"] {
+            assert_eq!(from_group_key(none), None, "{none}");
+        }
+    }
+
+    fn watch(index: &mut FuzzyIndex<u64>, text: &str, watcher: u64) -> bool {
+        let pattern = FuzzyPattern::parse(text).expect("a pattern");
+        index.watch(text, &pattern, (watcher, watcher)).expect("room")
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_told_to_those_whose_patterns_match() {
+        let mut index = FuzzyIndex::default();
+        assert!(watch(&mut index, "public>>g>>*", 1));
+        assert!(watch(&mut index, "public>>*>>a*", 2));
+        index.found("public>>g>>*", vec![]);
+        index.found("public>>*>>a*", vec![]);
+        assert!(!watch(&mut index, "public>>g>>*", 3));
+        let told = |index: &mut FuzzyIndex<u64>, name: ConfigKey, exists| {
+            let mut told = index.touched(&name, exists);
+            told.sort_unstable();
+            told
+        };
+        assert_eq!(told(&mut index, key("", "g", "a1"), true), [1, 2, 3]);
+        assert_eq!(told(&mut index, key("", "g", "b1"), true), [1, 3]);
+        assert_eq!(told(&mut index, key("", "h", "a1"), true), [2]);
+        assert_eq!(told(&mut index, key("dev", "g", "a1"), true), [0; 0]);
+        let (matched, is_over) = index.matched("public>>g>>*").expect("found");
+        assert_eq!((matched.len(), is_over), (2, false));
+        assert_eq!(told(&mut index, key("", "g", "a1"), false), [1, 2, 3]);
+        assert_eq!(index.matched("public>>*>>a*").expect("found").0.len(), 1);
+        for watcher in [1, 3] {
+            index.unwatch("public>>g>>*", watcher);
+        }
+        index.unwatch("public>>*>>a*", 2);
+        assert!(index.is_empty() && index.by_place.is_empty());
+    }
+
+    #[test]
+    fn what_comes_while_somebody_looks_is_newer_than_what_he_finds() {
+        let mut index = FuzzyIndex::default();
+        let text = "public>>g>>*";
+        assert!(watch(&mut index, text, 1));
+        index.touched(&key("", "g", "new"), true);
+        index.touched(&key("", "g", "old"), false);
+        index.found(text, vec![key("", "g", "old"), key("", "g", "same")]);
+        let (matched, _) = index.matched(text).expect("found");
+        let names: Vec<_> = matched.iter().map(ConfigKey::data_id).collect();
+        assert_eq!(names, ["new", "same"]);
+    }
+
+    #[test]
+    fn a_pattern_matches_five_hundred_and_says_when_there_are_more() {
+        let mut index = FuzzyIndex::default();
+        let text = "public>>g>>*";
+        watch(&mut index, text, 1);
+        let all: Vec<_> = (0..MATCHES_MAX)
+            .map(|n| key("", "g", &format!("d{n:03}")))
+            .collect();
+        index.found(text, all);
+        assert_eq!(
+            index.matched(text).map(|(keys, over)| (keys.len(), over)),
+            Some((500, false))
+        );
+        assert_eq!(index.touched(&key("", "g", "more"), true), [0; 0]);
+        assert_eq!(
+            index.matched(text).map(|(keys, over)| (keys.len(), over)),
+            Some((500, true))
+        );
+        assert_eq!(index.touched(&key("", "g", "d001"), false), [1]);
+        assert_eq!(index.matched(text), None, "one of the others may have its place");
+        assert!(watch(&mut index, text, 1), "somebody has to look");
+    }
+}
