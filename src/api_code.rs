@@ -118,6 +118,49 @@ pub fn v2(error: &Error) -> CodedError {
     }
 }
 
+/// An error as gRPC tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcError {
+    /// Nacos code (contract 00 §6.2).
+    pub code: i32,
+    /// True: an `ErrorResponse`, which clients throw and mostly try again. False: an answer of the
+    /// request's own type, which they take as it is.
+    pub throws: bool,
+    /// Its text.
+    pub message: String,
+}
+
+/// The error as gRPC tells it. What certainly was not done may be tried again and is thrown; what may
+/// have been done is an answer, so that no client repeats it on its own.
+pub fn grpc(error: &Error) -> GrpcError {
+    let (code, throws) = match error {
+        Error::Missing { .. }
+        | Error::Unreadable { .. }
+        | Error::Illegal(_)
+        | Error::Invalid(_)
+        | Error::NamespaceTaken { .. }
+        | Error::NamespaceIllegal(_)
+        | Error::Gray { .. }
+        | Error::TooLarge(_) => (400, false),
+        Error::NotFound(_) | Error::NoNamespace { .. } => (404, false),
+        Error::CasMismatch | Error::Indeterminate(_) => (500, false),
+        Error::Overloaded(_) => (503, false),
+        Error::Unavailable(_) => (503, true),
+        Error::Internal(_) => (500, true),
+    };
+    let message = match error {
+        // The words by which people search for it.
+        Error::Illegal(text) | Error::Invalid(text) => format!("Param check invalid:{text}"),
+        Error::Missing { name, .. } => format!("Param check invalid:Param '{name}' is required."),
+        other => other.to_string(),
+    };
+    GrpcError {
+        code,
+        throws,
+        message,
+    }
+}
+
 fn caused(text: &str) -> String {
     format!("caused: {text};")
 }

@@ -28,6 +28,7 @@ use crate::clock;
 use crate::cluster::{ClusterToken, Credentials, Door, Identity, Kind, Local, Transport};
 use crate::consensus::{self, Handle, Node, NodeParts};
 use crate::grpc::listener::{Limits, Listener, Unimplemented};
+use crate::grpc::{self, Gateway};
 use crate::push::ConfigPush;
 use crate::service::{Parts, Services};
 use crate::settings::Settings;
@@ -74,13 +75,13 @@ impl Server {
     pub async fn start_tuned(mut settings: Settings, tuning: Tuning) -> anyhow::Result<Server> {
         let http = bind_http(settings.network.http_address()).await?;
         let http_address = http.local_addr()?;
-        let grpc = Listener::bind(settings.network.grpc_address(), Limits::default())?;
-        let grpc_address = grpc.local_address();
+        let listener = Listener::bind(settings.network.grpc_address(), Limits::default())?;
+        let grpc_address = listener.local_address();
         if let Some(host) = settings.cluster.node_address.strip_suffix(":0") {
             settings.cluster.node_address = format!("{host}:{}", grpc_address.port());
         }
         let token = cluster_token(&settings);
-        let (folder, grpc) = form(&settings, &token, grpc, tuning.feature_level).await?;
+        let (folder, listener) = form(&settings, &token, listener, tuning.feature_level).await?;
         let opened = open(folder, &settings).await?;
 
         let identity = opened.identity;
@@ -126,7 +127,6 @@ impl Server {
         peers.attach(handle.clone(), inbox, Arc::clone(&reader));
         drop(node.spawn(core.run()));
         node.spawn_while_running(Arc::clone(&push).run());
-        drop(grpc.serve(Some(door), Arc::new(Unimplemented), &network));
         let (removal, removed) = watch::channel(None);
         node.spawn_while_running(removal::watch(handle.clone(), transport.clone(), removal));
         node.spawn_while_running(readdress::announce(
@@ -153,8 +153,12 @@ impl Server {
             settings: &settings,
             http_port: http_address.port(),
             http: crate::http::counters(),
+            grpc: Arc::new(grpc::counters()),
             log_lines_dropped: crate::telemetry::dropped_lines,
         }));
+        let gateway = Gateway::new(Arc::clone(&services), clients.clone());
+        let counters = Arc::clone(&services.metrics.grpc);
+        listener.serve(Some(door), gateway, counters, &clients, &network);
         drop(clients.spawn(crate::http::serve(http, services, clients.clone())));
         tracing::info!(http = %http_address, grpc = %grpc_address, node = identity.id.0, boot = identity.boot.0, "serving");
         Ok(Server {
@@ -310,7 +314,7 @@ async fn listen_as_founder(
         None,
         shutdown.clone(),
     ));
-    drop(grpc.serve(Some(door), Arc::new(Unimplemented), &shutdown));
+    grpc.serve_until(Some(door), Arc::new(Unimplemented), &shutdown);
     tracing::info!(
         seconds = FOUNDER_LISTENS.as_secs(),
         "empty folder: listening for a cluster that counts this node as a member before founding one"

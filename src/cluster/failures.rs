@@ -10,7 +10,7 @@ use super::limits::{LOG_EVERY, SOURCES_MAX};
 
 /// Which sources failed lately. The key `None` stands for all sources beyond the limit.
 #[derive(Debug)]
-pub(super) struct Failures<K>(Mutex<HashMap<Option<K>, Seen>>);
+pub struct Failures<K>(Mutex<HashMap<Option<K>, Seen>>);
 
 #[derive(Debug)]
 struct Seen {
@@ -20,12 +20,14 @@ struct Seen {
 }
 
 impl<K: Eq + Hash> Failures<K> {
-    pub(super) fn new() -> Failures<K> {
+    /// Nobody has failed.
+    #[expect(clippy::new_without_default, reason = "one constructor is enough")]
+    pub fn new() -> Failures<K> {
         Failures(Mutex::new(HashMap::new()))
     }
 
     /// A failure of `source`: `Some` when it is to be logged, with how many were not since the last line.
-    pub(super) fn note(&self, source: K, now: Instant) -> Option<u64> {
+    pub fn note(&self, source: K, now: Instant) -> Option<u64> {
         let mut sources = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut key = Some(source);
         if sources.len() >= SOURCES_MAX && !sources.contains_key(&key) {

@@ -47,6 +47,7 @@ pub use calls::{Call, CallDecodeError, CallRefused, CallReply, Done, Presence, S
 pub use client::{CallError, PeerClient};
 pub use dial::{Credentials, DialError};
 pub use door::{Door, DoorCounts, Exchange, IsLocal, Standing, Visit, is_loopback};
+pub use failures::Failures;
 pub use handshake::HandshakeError;
 pub use identity::{Identity, Kind, Local, PeerIdentity, Target};
 pub use lane::Class;

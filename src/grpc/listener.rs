@@ -1,5 +1,5 @@
-//! The listener of the gRPC port (HTTP port + 1000): bare HTTP/2, paths dispatched to the peer door or to
-//! whoever serves SDKs.
+//! The listener of the gRPC port (HTTP port + 1000): accepts and limits connections. What happens on one
+//! of them is the business of [`super::session`].
 //!
 //! Limits, and what happens at them:
 //!
@@ -16,26 +16,30 @@
 //! | window of a connection / stream | 1 MiB / 256 KiB, 8 MiB for a proved peer | the client waits |
 //! | stop | 10 s | streams still open are cut |
 //!
+//! Pings of HTTP/2 are answered, however many: Go pings each minute on idle connections. A host that is gone
+//! is found by TCP keepalive (30 s, then each 10 s), a client that is silent by `detection`.
+//!
 //! TLS and clear text are told apart by the first byte; TLS is not served yet and closed.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{HeaderValue, Request, Response};
-use socket2::{SockRef, TcpKeepalive};
+use http::{HeaderValue, Response};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::clock;
-use crate::cluster::{BoxFuture, Door, Exchange, Standing, Visit, WINDOW_BYTES as PEER_WINDOW_BYTES};
+use super::line::{Line, Order, Wire, WireKind};
+use super::session::{Http, Session};
+use crate::cluster::{BoxFuture, Door, Exchange};
+use crate::metrics::Grpc;
 use crate::shutdown::Shutdown;
 
 /// Limits of the listener; the table in the module's documentation says what happens at each.
@@ -77,32 +81,26 @@ impl Default for Limits {
     }
 }
 
-/// A connection, as a [`Handler`] sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Connection {
-    /// Never used twice within a process.
-    pub id: u64,
-    /// Where it comes from.
-    pub remote: SocketAddr,
-    /// The address it came to.
-    pub local: SocketAddr,
+/// Serves the connections that are not (or not only) the peer door's.
+pub trait Handler: Send + Sync + 'static {
+    /// Somebody on this connection asks for something the door does not have: called once for each
+    /// connection, before its first such request.
+    fn open(self: Arc<Self>, line: &Arc<Line>) -> Arc<dyn Guest>;
 }
 
-/// Answers the requests that are not for the peer door.
-pub trait Handler: Send + Sync + 'static {
-    /// The work that answers a request; runs as a task of its own and is dropped when the listener
-    /// stops for good.
-    fn handle(
-        &self,
-        connection: &Connection,
-        request: Request<RecvStream>,
-        respond: SendResponse<Bytes>,
-    ) -> BoxFuture<'static, ()>;
+/// One connection as its [`Handler`] sees it.
+pub trait Guest: Send + Sync {
+    /// The work that answers a request. It is polled once by the loop of the connection, so that what can
+    /// be answered at once needs no task, and becomes a task of its own when it has to wait. It is dropped
+    /// when the listener stops for good.
+    fn handle(self: Arc<Self>, exchange: Exchange) -> BoxFuture<'static, ()>;
 
-    /// The connection is gone; called once, also when it never asked anything.
-    fn closed(&self, connection: &Connection) {
-        let _ = connection;
-    }
+    /// The connection is to go: streams that would stand for ever are ended, what is being answered is not
+    /// disturbed. May be called more than once.
+    fn leave(&self) {}
+
+    /// The connection is gone; called once.
+    fn closed(&self) {}
 }
 
 /// Answers everything with the gRPC status UNIMPLEMENTED.
@@ -110,12 +108,13 @@ pub trait Handler: Send + Sync + 'static {
 pub struct Unimplemented;
 
 impl Handler for Unimplemented {
-    fn handle(
-        &self,
-        _: &Connection,
-        _: Request<RecvStream>,
-        respond: SendResponse<Bytes>,
-    ) -> BoxFuture<'static, ()> {
+    fn open(self: Arc<Self>, _: &Arc<Line>) -> Arc<dyn Guest> {
+        self
+    }
+}
+
+impl Guest for Unimplemented {
+    fn handle(self: Arc<Self>, (_, respond): Exchange) -> BoxFuture<'static, ()> {
         refuse(respond, UNIMPLEMENTED);
         Box::pin(std::future::ready(()))
     }
@@ -141,19 +140,6 @@ fn advice(error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege".to_owned(),
         _ => error.to_string(),
     }
-}
-
-/// What the listener has seen since the start.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Connections accepted.
-    pub accepted: AtomicU64,
-    /// Connections closed at once because there were too many.
-    pub turned_away: AtomicU64,
-    /// Connections that spoke no HTTP/2, or not in time.
-    pub not_http2: AtomicU64,
-    /// Requests reset because the connection had too many tasks.
-    pub overrun: AtomicU64,
 }
 
 /// A port that is listened on; [`Listener::serve`] starts to answer.
@@ -191,35 +177,46 @@ impl Listener {
         self.local
     }
 
-    /// Answers until `shutdown`: `door` what peers ask, `other` the rest. The connections are tasks of
-    /// `shutdown`; they finish their streams and end.
-    pub fn serve(self, door: Option<Arc<Door>>, other: Arc<dyn Handler>, shutdown: &Shutdown) -> Arc<Counts> {
+    /// Answers until `network` begins: `door` what peers ask, `other` the rest. When `clients` begins,
+    /// connections that are not of peers finish their streams and end, and no more of them are served;
+    /// peers stay until `network` begins. The connections are tasks of `network`, the work of clients
+    /// that has to wait are tasks of `clients`.
+    pub fn serve(
+        self,
+        door: Option<Arc<Door>>,
+        other: Arc<dyn Handler>,
+        metrics: Arc<Grpc>,
+        clients: &Shutdown,
+        network: &Shutdown,
+    ) {
         let Listener { tcp, local, limits } = self;
-        let counts = Arc::new(Counts::default());
-        let server = Arc::new(Server {
-            door,
-            other,
-            local,
-            limits,
-            slots: Arc::new(Semaphore::new(limits.connections_max)),
-            reserve: Arc::new(Semaphore::new(limits.peer_reserve)),
-            counts: counts.clone(),
-            shutdown: shutdown.clone(),
-        });
-        drop(shutdown.spawn(server.accept(tcp)));
-        counts
+        let server = Server::new(door, other, limits, local, metrics, clients, network);
+        drop(network.spawn(server.clone().accept(tcp)));
+        drop(network.spawn(server.tell_when_to_go()));
+    }
+
+    /// As [`Listener::serve`] with one signal for everybody, and counters that nobody reads.
+    pub fn serve_until(self, door: Option<Arc<Door>>, other: Arc<dyn Handler>, shutdown: &Shutdown) {
+        let metrics = Arc::new(Grpc::new(std::iter::empty()));
+        self.serve(door, other, metrics, shutdown, shutdown);
     }
 }
 
-struct Server {
-    door: Option<Arc<Door>>,
-    other: Arc<dyn Handler>,
+/// What the connections of a listener share.
+pub(super) struct Server {
+    pub(super) door: Option<Arc<Door>>,
+    pub(super) other: Arc<dyn Handler>,
     local: SocketAddr,
-    limits: Limits,
+    pub(super) limits: Limits,
     slots: Arc<Semaphore>,
     reserve: Arc<Semaphore>,
-    counts: Arc<Counts>,
-    shutdown: Shutdown,
+    /// Every open connection, by its id; no more than the slots and the reserve.
+    lines: Mutex<HashMap<u64, Arc<Line>>>,
+    pub(super) metrics: Arc<Grpc>,
+    /// Clients are served until this begins.
+    pub(super) clients: Shutdown,
+    /// Peers are served until this begins.
+    pub(super) network: Shutdown,
 }
 
 /// The right to be one of the connections.
@@ -230,8 +227,31 @@ struct Slot {
 }
 
 impl Server {
+    pub(super) fn new(
+        door: Option<Arc<Door>>,
+        other: Arc<dyn Handler>,
+        limits: Limits,
+        local: SocketAddr,
+        metrics: Arc<Grpc>,
+        clients: &Shutdown,
+        network: &Shutdown,
+    ) -> Arc<Server> {
+        Arc::new(Server {
+            door,
+            other,
+            local,
+            limits,
+            slots: Arc::new(Semaphore::new(limits.connections_max)),
+            reserve: Arc::new(Semaphore::new(limits.peer_reserve)),
+            lines: Mutex::default(),
+            metrics,
+            clients: clients.clone(),
+            network: network.clone(),
+        })
+    }
+
     async fn accept(self: Arc<Server>, tcp: TcpListener) {
-        let stop = self.shutdown.begun();
+        let stop = self.network.begun();
         tokio::pin!(stop);
         loop {
             let accepted = tokio::select! {
@@ -243,6 +263,7 @@ impl Server {
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     // Out of files, most likely: those that are open must be closed first.
+                    self.metrics.accept_errors.fetch_add(1, Ordering::Relaxed);
                     warn!("cannot accept connections on the gRPC port: {error}");
                     tokio::select! {
                         () = sleep(Duration::from_millis(100)) => {}
@@ -253,8 +274,37 @@ impl Server {
         }
     }
 
+    /// One task for all connections, so that none of them needs a stop signal of its own.
+    pub(super) async fn tell_when_to_go(self: Arc<Server>) {
+        let network = self.network.begun();
+        tokio::pin!(network);
+        tokio::select! {
+            () = self.clients.begun() => self.tell(Order::ClientsGo),
+            () = &mut network => {}
+        }
+        network.await;
+        self.tell(Order::AllGo);
+    }
+
+    fn tell(&self, order: Order) {
+        let lines: Vec<_> = self.lines().values().cloned().collect();
+        for line in lines {
+            line.order(order);
+        }
+    }
+
+    fn lines(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Line>>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn admit(self: &Arc<Server>, stream: TcpStream, remote: SocketAddr) {
-        let id = self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        let local = stream.local_addr().unwrap_or(self.local);
+        self.attend(remote, local, WireKind::Clear(stream));
+    }
+
+    /// Serves a connection as a task of its own, if there is room for it.
+    pub(super) fn attend(self: &Arc<Server>, remote: SocketAddr, local: SocketAddr, bytes: WireKind) {
+        let id = self.metrics.accepted.fetch_add(1, Ordering::Relaxed);
         let slot = match self.slots.clone().try_acquire_owned() {
             Ok(permit) => Slot {
                 _permit: permit,
@@ -266,65 +316,36 @@ impl Server {
                     reserved: true,
                 },
                 _ => {
-                    self.counts.turned_away.fetch_add(1, Ordering::Relaxed);
+                    self.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
             },
         };
-        let connection = Connection {
-            id,
-            remote,
-            local: stream.local_addr().unwrap_or(self.local),
-        };
+        let line = Arc::new(Line::new(id, remote, local));
+        let open = Open::new(self.clone(), line.clone());
         let server = self.clone();
-        drop(self.shutdown.spawn(async move {
-            Box::pin(server.serve(stream, connection, &slot)).await;
-            server.other.closed(&connection);
+        drop(self.network.spawn(async move {
+            Box::pin(server.serve(Wire { kind: bytes, line }, slot.reserved)).await;
+            drop((open, slot));
         }));
     }
 
-    async fn serve(self: &Arc<Server>, stream: TcpStream, connection: Connection, slot: &Slot) {
-        let opened = timeout(self.limits.preface_within, self.open(stream)).await;
-        let Ok(Ok(http)) = opened else {
-            self.counts.not_http2.fetch_add(1, Ordering::Relaxed);
-            if let Ok(Err(error)) = opened {
-                debug!(remote = %connection.remote, "not an HTTP/2 connection: {error}");
+    async fn serve(self: &Arc<Server>, wire: Wire, reserved: bool) {
+        let line = wire.line.clone();
+        match timeout(self.limits.preface_within, self.open(wire)).await {
+            Ok(Ok(http)) => Session::new(self.clone(), line, http, reserved).await,
+            Ok(Err(error)) => {
+                self.metrics.not_http2.fetch_add(1, Ordering::Relaxed);
+                debug!(remote = %line.remote, "not an HTTP/2 connection: {error}");
             }
-            return;
-        };
-        let visit = self.door.as_ref().map(|door| door.open(connection.remote));
-        let first_deadline = if slot.reserved {
-            self.limits.proof_within
-        } else {
-            self.limits.first_request_within
-        };
-        let session = Session {
-            server: self,
-            connection,
-            tasks: Arc::new(Semaphore::new(self.limits.streams_max as usize)),
-            reserved: slot.reserved,
-            deadline: Some(clock::now() + first_deadline),
-            draining: false,
-            visit,
-        };
-        session.run(http).await;
+            Err(_) => {
+                self.metrics.not_http2.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
-    async fn open(&self, stream: TcpStream) -> io::Result<Http> {
-        stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_keepalive(
-            &TcpKeepalive::new()
-                .with_time(Duration::from_secs(30))
-                .with_interval(Duration::from_secs(10)),
-        )?;
-        let mut first = [0];
-        // A closed connection peeks nothing; h2 then says so.
-        if stream.peek(&mut first).await? == 1 && first == [TLS_HANDSHAKE] {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "TLS is not served on this port",
-            ));
-        }
+    async fn open(&self, mut wire: Wire) -> io::Result<Http> {
+        wire.prepare().await?;
         h2::server::Builder::new()
             .max_concurrent_streams(self.limits.streams_max)
             .max_header_list_size(self.limits.header_bytes_max)
@@ -334,120 +355,42 @@ impl Server {
             .max_send_buffer_size(SEND_BUFFER_BYTES)
             .max_pending_accept_reset_streams(self.limits.unseen_resets_max)
             .max_concurrent_reset_streams(50)
-            .handshake(stream)
+            .handshake(wire)
             .await
             .map_err(io::Error::other)
     }
 }
 
-type Http = h2::server::Connection<TcpStream, Bytes>;
-
-/// The loop of one connection.
-struct Session<'a> {
-    server: &'a Arc<Server>,
-    connection: Connection,
-    /// One permit for each request that is worked on.
-    tasks: Arc<Semaphore>,
-    reserved: bool,
-    /// When it is closed unless something happens before.
-    deadline: Option<Instant>,
-    draining: bool,
-    visit: Option<Arc<Visit>>,
+/// Keeps a connection on the list while it is open, however its task ends.
+struct Open {
+    server: Arc<Server>,
+    line: Arc<Line>,
 }
 
-impl Session<'_> {
-    async fn run(mut self, mut http: Http) {
-        let stop = self.server.shutdown.begun();
-        tokio::pin!(stop);
-        let mut standing = self.visit.as_ref().map(|visit| visit.standing());
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut stop, if !self.draining => self.drain(&mut http),
-                change = changed(&mut standing) => self.on_standing(change, &mut http),
-                () = sleep_until(self.deadline.unwrap_or_else(clock::now)), if self.deadline.is_some() => return,
-                request = http.accept() => match request {
-                    Some(Ok((request, respond))) => self.dispatch((request, respond)),
-                    Some(Err(error)) => {
-                        debug!(remote = %self.connection.remote, "connection: {error}");
-                        return;
-                    }
-                    None => return,
-                },
-            }
+impl Open {
+    fn new(server: Arc<Server>, line: Arc<Line>) -> Open {
+        server.metrics.open.fetch_add(1, Ordering::Relaxed);
+        server.lines().insert(line.id, line.clone());
+        // IMPORTANT: after it is on the list. A stop that began before this told nobody of it.
+        if server.clients.has_begun() {
+            line.order(Order::ClientsGo);
         }
-    }
-
-    /// No new streams; those that are open may finish.
-    fn drain(&mut self, http: &mut Http) {
-        self.draining = true;
-        self.deadline = Some(clock::now() + self.server.limits.drain_within);
-        http.graceful_shutdown();
-    }
-
-    fn on_standing(&mut self, standing: Standing, http: &mut Http) {
-        match standing {
-            Standing::Stranger => {}
-            Standing::Proven(_) => {
-                self.reserved = false;
-                if !self.draining {
-                    self.deadline = None;
-                }
-                http.set_target_window_size(PEER_WINDOW_BYTES);
-                if let Err(error) = http.set_initial_window_size(PEER_WINDOW_BYTES) {
-                    debug!("the window of a peer stays small: {error}");
-                }
-            }
-            Standing::Failed => self.drain(http),
+        if server.network.has_begun() {
+            line.order(Order::AllGo);
         }
-    }
-
-    fn dispatch(&mut self, exchange: Exchange) {
-        if !self.reserved && !self.draining {
-            self.deadline = None;
-        }
-        let Ok(permit) = self.tasks.clone().try_acquire_owned() else {
-            self.server.counts.overrun.fetch_add(1, Ordering::Relaxed);
-            let (_, mut respond) = exchange;
-            respond.send_reset(h2::Reason::REFUSED_STREAM);
-            return;
-        };
-        let routed = match &self.visit {
-            Some(visit) => visit.route(exchange),
-            None => Err(Box::new(exchange)),
-        };
-        let work = match routed {
-            Ok(work) => work,
-            Err(exchange) => {
-                let (request, respond) = *exchange;
-                if self.reserved {
-                    refuse(respond, UNAVAILABLE);
-                    return;
-                }
-                self.server.other.handle(&self.connection, request, respond)
-            }
-        };
-        drop(self.server.shutdown.spawn(async move {
-            work.await;
-            drop(permit);
-        }));
+        Open { server, line }
     }
 }
 
-/// The next change of standing; never when there is no door.
-async fn changed(standing: &mut Option<watch::Receiver<Standing>>) -> Standing {
-    let Some(receiver) = standing else {
-        return std::future::pending().await;
-    };
-    match receiver.changed().await {
-        Ok(()) => receiver.borrow_and_update().clone(),
-        // The session holds the visit: its sender lives as long as this.
-        Err(_) => std::future::pending().await,
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.server.lines().remove(&self.line.id);
+        self.server.metrics.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A gRPC status without a body ("trailers only").
-fn refuse(mut respond: SendResponse<Bytes>, (status, message): (&'static str, &'static str)) {
+pub(super) fn refuse(mut respond: SendResponse<Bytes>, (status, message): (&'static str, &'static str)) {
     let mut response = Response::new(());
     let headers = response.headers_mut();
     headers.insert(
@@ -468,14 +411,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// First byte of a TLS record that begins a handshake; HTTP/2 begins with `P`.
-const TLS_HANDSHAKE: u8 = 0x16;
-const UNIMPLEMENTED: (&str, &str) = ("12", "unknown service or method");
-const UNAVAILABLE: (&str, &str) = ("14", "too many connections");
+pub(super) const UNIMPLEMENTED: (&str, &str) = ("12", "unknown service or method");
+pub(super) const UNAVAILABLE: (&str, &str) = ("14", "too many connections");
 const FRAME_BYTES: u32 = 64 << 10;
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-const SEND_BUFFER_BYTES: usize = 512 << 10;
+/// Of a stream, in h2, beyond what the socket has taken.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ impl Services {
         let uptime = clock::now().saturating_duration_since(self.started);
         page.number(&names::UPTIME, &[], uptime.as_secs_f64());
         self.metrics.http.render(&mut page);
+        self.metrics.grpc.render(&mut page);
         let status = self.consensus.status();
         cluster_metrics::raft(&mut page, &status, self.consensus.applied());
         cluster_metrics::peers(&mut page, &self.transport.peers(), self.transport.unknown());

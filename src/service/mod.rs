@@ -23,7 +23,7 @@ use crate::clock;
 use crate::cluster::Transport;
 use crate::consensus::{self, Handle, ProposeError};
 use crate::error::{Error, Result};
-use crate::metrics::Http;
+use crate::metrics::{Grpc, Http};
 use crate::push::ConfigPush;
 use crate::settings::{self, Settings};
 use crate::shutdown::Shutdown;
@@ -72,6 +72,8 @@ pub struct Services {
 pub struct Metrics {
     /// Of the HTTP door.
     pub http: Http,
+    /// Of the gRPC port, which counts from before the services are there.
+    pub grpc: Arc<Grpc>,
 }
 
 /// What [`Services`] is made of.
@@ -97,6 +99,8 @@ pub struct Parts<'a> {
     pub http_port: u16,
     /// Counters of the HTTP door, one per route (`http::counters`).
     pub http: Http,
+    /// Counters of the gRPC port (`grpc::counters`).
+    pub grpc: Arc<Grpc>,
     /// Lines of the text log dropped so far.
     pub log_lines_dropped: fn() -> u64,
 }
@@ -114,7 +118,10 @@ impl Services {
             push: parts.push,
             freshness: Freshness::default(),
             stopping: parts.stopping,
-            metrics: Metrics { http: parts.http },
+            metrics: Metrics {
+                http: parts.http,
+                grpc: parts.grpc,
+            },
             connections_max: settings.network.connections_max,
             config: settings.config,
             write_timeout: settings.operation.write_timeout,
@@ -138,6 +145,12 @@ impl Services {
     pub async fn catch_up(&self) -> Result<()> {
         let deadline = clock::now() + self.write_timeout;
         Ok(self.consensus.read_index(deadline).await?)
+    }
+
+    /// True when this node has applied anything: it is a member that was here before, not one whose first
+    /// snapshot has yet to come.
+    pub fn has_data(&self) -> bool {
+        self.consensus.applied().0 > 0
     }
 
     /// True when a read that says nothing is to be linearizable.

@@ -171,7 +171,7 @@ async fn a_port_that_is_no_peer_door_is_named_as_such() {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = crate::grpc::Listener::bind(address, Default::default()).unwrap();
     let address = listener.local_address().to_string();
-    drop(listener.serve(None, std::sync::Arc::new(crate::grpc::Unimplemented), &shutdown));
+    listener.serve_until(None, std::sync::Arc::new(crate::grpc::Unimplemented), &shutdown);
     let credentials = operator(ClusterToken::new("secret"));
     let error = PeerClient::connect(&address, &credentials, Target::default(), PATIENCE)
         .await

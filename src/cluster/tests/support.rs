@@ -147,7 +147,7 @@ impl Node {
         )
         .with_is_local(is_local);
         let door = Arc::new(door);
-        drop(listener.serve(Some(door.clone()), Arc::new(Unimplemented), &shutdown));
+        listener.serve_until(Some(door.clone()), Arc::new(Unimplemented), &shutdown);
         let id = identity.node_id;
         Node {
             id,

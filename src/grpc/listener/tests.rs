@@ -1,9 +1,8 @@
 //! Each limit of the listener, seen from outside. Time limits are set to be short, never waited out by the
 //! clock of the test.
 
-use std::sync::Mutex;
-
 use h2::client::SendRequest;
+use http::Request;
 use raft::{Boot, Incarnation, NodeId};
 use storage::ClusterId;
 use tokio::io::AsyncReadExt;
@@ -40,7 +39,7 @@ async fn beyond_the_limit_there_is_room_for_peers_only() {
     // Closed without a byte; a reset says the same.
     assert_eq!(turned_away.read(&mut [0; 1]).await.unwrap_or(0), 0);
     assert_eq!(status(&mut first, None).await, "12", "those that are there stay");
-    assert_eq!(server.counts.turned_away.load(Ordering::Relaxed), 1);
+    assert_eq!(server.metrics.turned_away.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
@@ -145,7 +144,7 @@ async fn a_taken_port_is_named_with_what_to_do() {
 /// A listener on a free port, with a door that has the token "secret".
 struct Served {
     address: SocketAddr,
-    counts: Arc<Counts>,
+    metrics: Arc<Grpc>,
     shutdown: Shutdown,
     /// Where the clients' connections run.
     clients: Shutdown,
@@ -164,10 +163,17 @@ impl Served {
             None,
             shutdown.clone(),
         );
-        let counts = listener.serve(Some(Arc::new(door)), handler, &shutdown);
+        let metrics = Arc::new(Grpc::new(std::iter::empty()));
+        listener.serve(
+            Some(Arc::new(door)),
+            handler,
+            metrics.clone(),
+            &shutdown,
+            &shutdown,
+        );
         Served {
             address,
-            counts,
+            metrics,
             shutdown,
             clients: Shutdown::new(),
         }
@@ -221,12 +227,13 @@ struct Patient {
 }
 
 impl Handler for Patient {
-    fn handle(
-        &self,
-        _: &Connection,
-        _: Request<RecvStream>,
-        respond: SendResponse<Bytes>,
-    ) -> BoxFuture<'static, ()> {
+    fn open(self: Arc<Self>, _: &Arc<Line>) -> Arc<dyn Guest> {
+        self
+    }
+}
+
+impl Guest for Patient {
+    fn handle(self: Arc<Self>, (_, respond): Exchange) -> BoxFuture<'static, ()> {
         self.asked.notify_one();
         let go_on = self.go_on.clone();
         Box::pin(async move {
@@ -235,7 +242,7 @@ impl Handler for Patient {
         })
     }
 
-    fn closed(&self, _: &Connection) {
+    fn closed(&self) {
         *self.closed.lock().unwrap() += 1;
     }
 }

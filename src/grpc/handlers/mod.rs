@@ -1,0 +1,11 @@
+//! Who answers which type of request. Adapters: they read, call a service, and write.
+
+mod config;
+mod internal;
+
+use super::dispatch::Row;
+
+/// Every row of the table.
+pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
+    internal::ROWS.iter().chain(config::rows())
+}

@@ -1,0 +1,211 @@
+//! Pushes to a client, and their acknowledgements.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use proto::nacos::remote::Ack;
+use proto::nacos::{self, Message, Text};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::connection::Client;
+use super::outbox::{NotTaken, Outbox};
+use crate::metrics::Grpc;
+
+/// Pushes of one client that wait for their acknowledgement. Beyond: busy.
+const WAITING_ACKS_MAX: usize = 1_024;
+
+/// A push did not arrive, as far as this node knows. In every case the caller decides whether to try again,
+/// with what is true by then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// The client takes nothing at the moment; nothing was sent.
+    #[error("the client reads too slowly")]
+    Busy,
+    /// No acknowledgement came in time. The client may have handled the push all the same.
+    #[error("no acknowledgement in time")]
+    Late,
+    /// The client could not handle it.
+    #[error("the client answered error {code}: {message}")]
+    Refused {
+        /// `errorCode` of its answer.
+        code: i32,
+        /// Its words.
+        message: String,
+    },
+    /// The client is not connected any more. There is nothing to try again.
+    #[error("the client is gone")]
+    Gone,
+}
+
+/// The pushes of one client.
+#[derive(Debug)]
+pub(super) struct Pushes {
+    outbox: Outbox,
+    acks: Mutex<Acks>,
+    metrics: Arc<Grpc>,
+}
+
+#[derive(Debug, Default)]
+struct Acks {
+    /// The id that was given last; ids are numbers from 1, unique for a connection.
+    last: u64,
+    /// Who waits for which. Small: an entry goes with its waiter.
+    waiting: HashMap<u64, oneshot::Sender<Result<(), PushError>>>,
+    ended: bool,
+}
+
+impl Client {
+    /// Pushes a message and waits until the client has acknowledged it. `message` makes it from its request
+    /// id. Several may be under way at a time; they leave in the order of the calls.
+    ///
+    /// # Errors
+    /// See [`PushError`].
+    ///
+    /// # Cancel safety
+    /// Dropped before its first poll it sends nothing; later, the push is on its way and its
+    /// acknowledgement is ignored.
+    pub async fn push<M: Message>(
+        &self,
+        ack_within: Duration,
+        message: impl FnOnce(Text<'static>) -> M,
+    ) -> Result<(), PushError> {
+        let (waiter, waiting) = self.pushes.begin(message)?;
+        let outcome = match timeout(ack_within, waiting).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(PushError::Gone),
+            Err(_) => Err(PushError::Late),
+        };
+        drop(waiter);
+        self.pushes.count(&outcome);
+        outcome
+    }
+
+    /// Pushes a message for whose acknowledgement nobody waits.
+    ///
+    /// # Errors
+    /// [`PushError::Busy`] or [`PushError::Gone`].
+    pub fn push_unacknowledged<M: Message>(
+        &self,
+        message: impl FnOnce(Text<'static>) -> M,
+    ) -> Result<(), PushError> {
+        let id = {
+            let mut acks = self.pushes.acks();
+            acks.last += 1;
+            acks.last
+        };
+        self.pushes.send(&message(id.to_string().into()))
+    }
+}
+
+/// Takes the waiter off the list, however the wait ends.
+struct Waiter<'a> {
+    pushes: &'a Pushes,
+    id: u64,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.pushes.acks().waiting.remove(&self.id);
+    }
+}
+
+type Begun<'a> = (Waiter<'a>, oneshot::Receiver<Result<(), PushError>>);
+
+impl Pushes {
+    pub(super) fn new(outbox: Outbox, metrics: Arc<Grpc>) -> Pushes {
+        Pushes {
+            outbox,
+            acks: Mutex::default(),
+            metrics,
+        }
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    fn begin<M: Message>(&self, message: impl FnOnce(Text<'static>) -> M) -> Result<Begun<'_>, PushError> {
+        let (sender, receiver) = oneshot::channel();
+        let id = {
+            let mut acks = self.acks();
+            if acks.ended {
+                return Err(PushError::Gone);
+            }
+            if acks.waiting.len() >= WAITING_ACKS_MAX {
+                self.metrics.pushes.busy.fetch_add(1, Relaxed);
+                return Err(PushError::Busy);
+            }
+            acks.last += 1;
+            let id = acks.last;
+            // IMPORTANT: before it is sent. The answer may be faster than this thread.
+            acks.waiting.insert(id, sender);
+            id
+        };
+        let waiter = Waiter { pushes: self, id };
+        self.send(&message(id.to_string().into()))?;
+        Ok((waiter, receiver))
+    }
+
+    fn send<M: Message>(&self, message: &M) -> Result<(), PushError> {
+        match self.outbox.send(nacos::frame(message)) {
+            Ok(()) => {
+                self.metrics.pushes.sent.fetch_add(1, Relaxed);
+                Ok(())
+            }
+            Err(NotTaken::Busy) => {
+                self.metrics.pushes.busy.fetch_add(1, Relaxed);
+                Err(PushError::Busy)
+            }
+            Err(NotTaken::Gone) => Err(PushError::Gone),
+        }
+    }
+
+    /// An answer of the client: it belongs to the push whose id it has, whatever its type. One for which
+    /// nobody waits (any more) is ignored.
+    pub(super) fn answered(&self, ack: &Ack<'_>) {
+        let id = ack.request_id.as_ref().and_then(|id| id.parse::<u64>().ok());
+        let Some(waiter) = id.and_then(|id| self.acks().waiting.remove(&id)) else {
+            return;
+        };
+        let outcome = match ack.is_success() {
+            true => Ok(()),
+            false => Err(PushError::Refused {
+                code: ack.error_code,
+                message: ack.message.as_deref().unwrap_or_default().to_owned(),
+            }),
+        };
+        // Whoever waited may have given up.
+        let _ = waiter.send(outcome);
+    }
+
+    /// The client is gone: whoever waits is told.
+    pub(super) fn end(&self) {
+        let waiting = {
+            let mut acks = self.acks();
+            acks.ended = true;
+            std::mem::take(&mut acks.waiting)
+        };
+        for waiter in waiting.into_values() {
+            let _ = waiter.send(Err(PushError::Gone));
+        }
+        self.outbox.end();
+    }
+
+    fn count(&self, outcome: &Result<(), PushError>) {
+        let counts = &self.metrics.pushes;
+        match outcome {
+            Ok(()) => &counts.acked,
+            Err(PushError::Refused { .. }) => &counts.refused,
+            Err(PushError::Late) => &counts.late,
+            Err(PushError::Busy | PushError::Gone) => return,
+        }
+        .fetch_add(1, Relaxed);
+    }
+
+    fn acks(&self) -> MutexGuard<'_, Acks> {
+        self.acks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

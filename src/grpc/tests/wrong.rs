@@ -1,0 +1,246 @@
+//! Clients that do what no client should.
+
+use std::io::Write;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::nacos;
+use proto::nacos::config::{ConfigQueryRequest, ConfigRemoveRequest};
+use proto::nacos::remote::HealthCheckRequest;
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use super::support::*;
+
+#[tokio::test(start_paused = true)]
+async fn each_kind_of_wrong_has_its_code_in_the_order_of_the_contract() {
+    let port = Port::open();
+    let mut stranger = port.client().await;
+    // Before it is registered: node-only, unknown, unregistered.
+    assert_eq!(
+        stranger.call_as("DistroDataRequest", b"no json").await.codes(),
+        (502, 502)
+    );
+    assert_eq!(
+        stranger.call_as("LockOperationRequest", b"no json").await.codes(),
+        (302, 302)
+    );
+    assert_eq!(stranger.call_as("", b"{}").await.codes(), (302, 302));
+    assert_eq!(
+        stranger.raw(framed(b"", false)).await.codes(),
+        (302, 302),
+        "no metadata at all"
+    );
+    assert_eq!(
+        stranger.call_as("ConfigQueryRequest", b"no json").await.codes(),
+        (301, 301)
+    );
+    // Registered: the body counts.
+    let (mut client, _stream, _) = port.registered().await;
+    for body in [
+        &b""[..],
+        b"null",
+        b"[]",
+        b"7",
+        b"{",
+        b"{\"dataId\":{}}",
+        b"\xff\xfe{}",
+    ] {
+        let codes = client.call_as("ConfigQueryRequest", body).await.codes();
+        assert_eq!(codes, (502, 502), "{body:?}");
+    }
+    assert_eq!(
+        client.call_as("ServerReloadRequest", b"{}").await.codes(),
+        (502, 502)
+    );
+    assert_eq!(client.health().await.codes(), (200, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_told_in_the_type_that_makes_clients_do_the_right_thing() {
+    let port = Port::open();
+    let (mut client, _stream, _) = port.registered().await;
+    let mut tell = async |name: &'static str| {
+        let request = ConfigRemoveRequest {
+            request_id: Some("7".into()),
+            data_id: name.into(),
+            ..ConfigRemoveRequest::default()
+        };
+        let answer = client.call(&request).await.answer();
+        let body = json(&answer);
+        assert_eq!(body["requestId"], "7");
+        (
+            answer.type_name().to_owned(),
+            body["resultCode"].clone(),
+            body["errorCode"].clone(),
+        )
+    };
+    let own = || "ConfigRemoveResponse".to_owned();
+    let thrown = || "ErrorResponse".to_owned();
+    assert_eq!(tell("fine").await, (own(), 200.into(), 0.into()));
+    assert_eq!(tell("parameter").await, (own(), 500.into(), 400.into()));
+    assert_eq!(
+        tell("leader").await,
+        (thrown(), 503.into(), 503.into()),
+        "nothing was done: retried"
+    );
+    assert_eq!(
+        tell("unknown").await,
+        (own(), 500.into(), 500.into()),
+        "may be done: not retried"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_is_answered_for_and_the_next_call_is_served() {
+    let port = Port::open();
+    let (mut client, _stream, _) = port.registered().await;
+    let panics = ConfigQueryRequest {
+        data_id: "x".into(),
+        ..ConfigQueryRequest::default()
+    };
+    assert_eq!(client.call(&panics).await.codes(), (500, 500));
+    assert_eq!(port.metrics.panics.load(Relaxed), 1);
+    assert_eq!(client.health().await.codes(), (200, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_message_has_a_status_and_ends_nothing_else() {
+    let port = Port::open();
+    let (mut client, _stream, _) = port.registered().await;
+    assert_eq!(
+        client.raw(Bytes::from_static(b"\x07garbage")).await.status(),
+        "13"
+    );
+    assert_eq!(client.raw(framed(b"\xff\xff\xff\xff", false)).await.status(), "3");
+    assert_eq!(
+        client
+            .raw(Bytes::from_static(b"\x00\xff\xff\xff\xff"))
+            .await
+            .status(),
+        "8"
+    );
+    // Compressed by nothing that was announced.
+    assert_eq!(client.raw(framed(b"x", true)).await.status(), "12");
+    let brotli = [("grpc-encoding", "br")];
+    assert_eq!(client.raw_with(&brotli, framed(b"x", true)).await.status(), "12");
+    // A stream that ends in the middle of a message.
+    assert_eq!(
+        client
+            .raw(Bytes::from_static(b"\x00\x00\x00\x00\x09half"))
+            .await
+            .status(),
+        "1"
+    );
+    assert_eq!(client.health().await.codes(), (200, 0));
+    assert_eq!(port.metrics.malformed.load(Relaxed), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gzip_is_read_if_it_is_announced() {
+    let port = Port::open();
+    let (mut client, _stream, _) = port.registered().await;
+    let plain = nacos::payload(&HealthCheckRequest::default());
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(&plain).unwrap();
+    let frame = framed(&encoder.finish().unwrap(), true);
+    let gzip = [("grpc-encoding", "gzip")];
+    assert_eq!(client.raw_with(&gzip, frame).await.codes(), (200, 0));
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    bomb.write_all(&vec![0; 32 << 20]).unwrap();
+    let frame = framed(&bomb.finish().unwrap(), true);
+    assert_eq!(client.raw_with(&gzip, frame).await.status(), "8");
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_of_ten_megabytes_go_both_ways() {
+    let port = Port::open();
+    let (mut client, _stream, _) = port.registered().await;
+    let large = ConfigRemoveRequest {
+        tenant: "t".repeat(10_000_000).into(),
+        ..ConfigRemoveRequest::default()
+    };
+    assert_eq!(client.call(&large).await.codes(), (200, 0));
+    let query = ConfigQueryRequest {
+        data_id: "10000000".into(),
+        ..ConfigQueryRequest::default()
+    };
+    let answer = client.call(&query).await.answer();
+    assert_eq!(json(&answer)["content"].as_str().map(str::len), Some(10_000_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_does_not_end_is_ended() {
+    let port = Port::open();
+    let mut client = port.client().await;
+    let (response, mut body) = client.begin("/Request/request", &[]).await.unwrap();
+    body.send_data(Bytes::from_static(b"\x00\x00\x00"), false)
+        .unwrap();
+    let begun = Instant::now();
+    let head = response.await.unwrap();
+    assert_eq!(head.headers()["grpc-status"], "4");
+    assert_eq!(begun.elapsed(), Duration::from_secs(30));
+}
+
+/// Rapid reset: requests that are reset at once. The connection may be closed for it; others do not notice,
+/// and nothing is left behind.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_resets_are_nothing_to_others() {
+    let port = Port::open();
+    let (mut other, _stream, _) = port.registered().await;
+    let mut client = port.client().await;
+    let frame = nacos::request_frame(&HealthCheckRequest::default(), &[], "");
+    let mut sent = 0;
+    for _ in 0..10_000 {
+        let Ok((response, mut body)) = client.begin("/Request/request", &[]).await else {
+            break;
+        };
+        let _ = body.send_data(frame.clone(), true);
+        body.send_reset(h2::Reason::CANCEL);
+        drop(response);
+        sent += 1;
+        if sent % 100 == 0 {
+            assert_eq!(other.health().await.codes(), (200, 0));
+        }
+    }
+    drop(client);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(port.metrics.in_flight.load(Relaxed), 0);
+    assert_eq!(port.metrics.open.load(Relaxed), 1, "after {sent} resets");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_are_no_http2_are_closed() {
+    let port = Port::open();
+    let mut wire = port.wire();
+    wire.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut silent = port.wire();
+    let mut end = Vec::new();
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut wire, &mut end).await;
+    assert!(read.is_ok());
+    let read = tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut end).await;
+    assert!(read.is_ok(), "one that says nothing, too");
+    assert_eq!(port.metrics.not_http2.load(Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nonsense_on_the_stream_is_ignored_or_ends_it_and_is_no_business_of_others() {
+    let port = Port::open();
+    let (mut client, mut stream, ours) = port.registered().await;
+    stream.send_as("Unknown", b"{}").await;
+    stream.send_as("Unknown", b"no json").await;
+    stream.raw(framed(b"\xff\xff", false)).await.unwrap();
+    assert_eq!(client.health().await.codes(), (200, 0));
+    assert!(!ours.is_gone());
+    // A message that is longer than any client's: the stream cannot be read any further.
+    stream
+        .raw(Bytes::from_static(b"\x00\x7f\xff\xff\xff"))
+        .await
+        .unwrap();
+    assert!(stream.next().await.is_none());
+    client.closed().await;
+    assert!(ours.is_gone());
+}
