@@ -112,6 +112,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("namespace", &["model"]),
     ("naming", &["model"]),
+    ("distro", &["naming", "model"]),
     ("model", &[]),
     ("api_code", &["error", "model"]),
     ("error", &["model"]),

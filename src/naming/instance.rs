@@ -26,7 +26,10 @@ pub mod preserved {
 /// What a client attaches to an instance, a cluster or a service: sorted by name, each name once. An empty
 /// one takes no memory of its own; clones share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Metadata(Option<Arc<[(Box<str>, Box<str>)]>>);
+pub struct Metadata(Option<Arc<[Pair]>>);
+
+/// A name and its value.
+type Pair = (Box<str>, Box<str>);
 
 impl Metadata {
     /// The value of a name.
@@ -62,7 +65,7 @@ impl Metadata {
 impl<N: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(N, V)> for Metadata {
     /// Of values with the same name the last one counts.
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Metadata {
-        let mut sorted: Vec<(Box<str>, Box<str>)> = pairs
+        let mut sorted: Vec<Pair> = pairs
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()))
             .collect();

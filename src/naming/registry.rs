@@ -299,6 +299,16 @@ impl Registry {
         service.map_or_else(|| self.clock.now(now_ms), |service| service.stamp)
     }
 
+    /// The present in logical time, for peers.
+    pub fn logical_now(&self, now_ms: u64) -> Stamp {
+        self.clock.now(now_ms)
+    }
+
+    /// A peer's logical time: nothing below it is drawn any more.
+    pub fn hear(&mut self, now_ms: u64, clock: Stamp) {
+        self.clock.hear(now_ms, clock);
+    }
+
     /// Raises the stamp of a service for a new subscriber, who may have heard a higher one elsewhere.
     pub fn raise(&mut self, now_ms: u64, service: &ServiceKey) -> Stamp {
         match self.services.get_mut(service) {
@@ -418,7 +428,7 @@ impl Registry {
 
     // How records change.
 
-    pub(super) fn entry(&self, service: &ServiceKey, endpoint: &Endpoint) -> Option<&Entry> {
+    pub(crate) fn entry(&self, service: &ServiceKey, endpoint: &Endpoint) -> Option<&Entry> {
         self.services.get(service)?.entries.get(endpoint)
     }
 

@@ -74,9 +74,9 @@ pub enum Refused {
         /// What is known.
         floor: Revision,
     },
-    /// The origin is an earlier boot of one that is known, or this node itself.
-    #[error("the origin is not a later one")]
-    OldBoot,
+    /// The origin is this node, and only its earlier boots are heard of from others.
+    #[error("the changes are said to be this node's own")]
+    Own,
 }
 
 impl Registry {
@@ -210,7 +210,7 @@ impl Registry {
     /// known already stay.
     ///
     /// # Errors
-    /// The origin is not a later one; nothing is changed.
+    /// The origin is this node; nothing is changed.
     pub fn replace(&mut self, now_ms: u64, bucket: Bucket) -> Result<(), Refused> {
         self.admit(bucket.origin)?;
         let origin = bucket.origin;
@@ -268,12 +268,8 @@ impl Registry {
     }
 
     fn admit(&self, origin: Origin) -> Result<(), Refused> {
-        let newer = self
-            .copies
-            .range(origin..)
-            .any(|(known, _)| known.node == origin.node && known.boot > origin.boot);
-        if newer || origin.node == self.me.node {
-            return Err(Refused::OldBoot);
+        if origin.node == self.me.node && origin.boot >= self.me.boot {
+            return Err(Refused::Own);
         }
         Ok(())
     }

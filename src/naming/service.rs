@@ -32,7 +32,7 @@ pub struct Persistent {
 
 /// All that is said about one endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Of all origins; one, nearly always.
     pub(super) records: Vec<Record>,
     pub(super) persistent: Option<Persistent>,

@@ -291,8 +291,8 @@ fn a_gap_is_refused_and_buckets_repair_what_was_forgotten() {
     b.replaced_all(ME, a.newest());
     assert_eq!(b.digest_of(ME).unwrap(), a.own_digest());
     assert_eq!(seen(&b, "s"), [(1, true), (3, true)]);
-    gap.origin.boot = 0;
-    assert_eq!(b.apply(0, gap), Err(Refused::OldBoot));
+    gap.origin = OTHER;
+    assert_eq!(b.apply(0, gap), Err(Refused::Own));
 }
 
 #[test]

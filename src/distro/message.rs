@@ -1,0 +1,67 @@
+//! What nodes say to each other about naming.
+
+use crate::naming::{BUCKETS, Batch, Bucket, Origin, Revision, Stamp};
+
+/// What a node holds of an origin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heard {
+    /// Whose records.
+    pub origin: Origin,
+    /// Up to which change.
+    pub known: Revision,
+    /// Their digest.
+    pub sums: Box<[u64; BUCKETS]>,
+    /// The origin itself is heard, so these are not the last words of one that is gone.
+    pub live: bool,
+}
+
+/// One message on the stream from a node to a peer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// The first message of a stream.
+    Hello {
+        /// Who speaks.
+        origin: Origin,
+        /// What it knows of the peer: of which boot, and up to where.
+        knows: Option<(Origin, Revision)>,
+        /// It is loading, and has nothing to give.
+        loading: bool,
+    },
+    /// Changes of the sender itself.
+    Changes(Batch),
+    /// The receiver's word on changes: it knows all up to here; after a refused batch, too.
+    Known {
+        /// Of whom.
+        origin: Origin,
+        /// Up to where.
+        known: Revision,
+        /// A batch was refused, or buckets took the place of changes: go on from there.
+        go_on: bool,
+    },
+    /// What the sender holds, its own records first; a sign of life.
+    Verify {
+        /// Per origin.
+        heard: Vec<Heard>,
+        /// The sender's logical time.
+        clock: Stamp,
+        /// It is loading.
+        loading: bool,
+        /// Removals that the receiver has not heard of are forgotten: it is to fetch what differs of the
+        /// sender's own records, and to say then up to where it knows them.
+        begin_again: bool,
+    },
+    /// A sign of life.
+    Alive {
+        /// The sender's logical time.
+        clock: Stamp,
+    },
+    /// Asks for all records of an origin in these buckets.
+    Ask {
+        /// Whose.
+        origin: Origin,
+        /// Which.
+        buckets: Vec<usize>,
+    },
+    /// The answer, a bucket at a time.
+    Bucket(Bucket),
+}

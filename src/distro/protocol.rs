@@ -1,0 +1,522 @@
+//! The protocol between nodes, as a plain value.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::naming::{BUCKETS, Batch, Bucket, Digest, Origin, Refused, Registry, Revision};
+
+use super::message::{Heard, Message};
+
+/// Changes of one batch.
+const BATCH_COUNT: usize = 256;
+/// Batches on their way to a peer that it has not confirmed.
+const BATCHES_IN_FLIGHT: usize = 4;
+/// Buckets asked for at a time; the answers of one question fit into the peer's queue.
+const BUCKETS_PER_ASK: usize = 16;
+/// How often digests are told, ms.
+const VERIFY_MS: u64 = 5_000;
+/// How often an idle stream shows that it lives, ms.
+const ALIVE_MS: u64 = 1_000;
+/// A stream that is silent for so long is dead, ms.
+const SILENT_MS: u64 = 5_000;
+/// Records of a node that nobody hears are kept for so long: its clients need 14 s to notice, then back
+/// off and register again, ms.
+const GRACE_MS: u64 = 30_000;
+/// A starting node that finds nobody who has data stops waiting, ms.
+const LOAD_MS: u64 = 5_000;
+
+/// Something to send.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Out {
+    /// To which node.
+    pub to: u64,
+    /// What.
+    pub message: Message,
+}
+
+/// How much there is of what, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Peers that are connected.
+    pub peers: usize,
+    /// Changes that the slowest of them has not confirmed.
+    pub behind: u64,
+    /// Origins nobody hears whose records are still kept.
+    pub absent: usize,
+}
+
+/// A peer, while its stream lives.
+#[derive(Debug)]
+struct Peer {
+    /// Who it says it is; `None` before its first message.
+    origin: Option<Origin>,
+    /// What it has confirmed of this node's changes.
+    confirmed: Revision,
+    /// What has been sent of them.
+    sent: Revision,
+    in_flight: usize,
+    /// It fetches buckets, and will say where to go on.
+    waits: bool,
+    /// Up to where its own changes went when it first told; until they are here this node loads.
+    load_to: Option<Revision>,
+    heard_ms: u64,
+    said_ms: u64,
+    loading: bool,
+    /// Which other origins it holds, and whether it hears them itself.
+    hears: BTreeMap<Origin, bool>,
+    pulls: BTreeMap<Origin, Pull>,
+}
+
+/// Buckets that are being fetched from a peer.
+#[derive(Debug)]
+struct Pull {
+    /// Not yet asked for.
+    to_ask: BTreeSet<usize>,
+    /// Asked for.
+    asked: BTreeSet<usize>,
+    /// The least that any of them goes through to.
+    through: Revision,
+}
+
+/// This node's part of the protocol.
+#[derive(Debug)]
+pub struct Distro {
+    me: Origin,
+    /// Ids of all members, this node among them.
+    members: BTreeSet<u64>,
+    peers: BTreeMap<u64, Peer>,
+    /// Origins that nobody hears, and since when.
+    absent: BTreeMap<Origin, u64>,
+    /// Per node the newest boot whose records were given up: they are not taken from others again, who
+    /// may give them up a little later.
+    given_up: BTreeMap<u64, u64>,
+    verified_ms: u64,
+    /// Since when this node loads; `None` when it has done so.
+    loading_since: Option<u64>,
+    out: Vec<Out>,
+}
+
+impl Distro {
+    /// A node that begins, with nobody connected.
+    pub fn new(me: Origin, members: impl IntoIterator<Item = u64>, now_ms: u64) -> Distro {
+        let mut distro = Distro {
+            me,
+            members: BTreeSet::new(),
+            peers: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+            verified_ms: now_ms,
+            loading_since: Some(now_ms),
+            out: Vec::new(),
+        };
+        distro.set_members(members);
+        distro
+    }
+
+    /// The members of the cluster have changed.
+    pub fn set_members(&mut self, members: impl IntoIterator<Item = u64>) {
+        self.members = members.into_iter().collect();
+        self.members.insert(self.me.node);
+        self.peers.retain(|peer, _| self.members.contains(peer));
+    }
+
+    /// True while reads must not be answered: what this node has may not be all there is.
+    pub fn is_loading(&self) -> bool {
+        self.loading_since.is_some()
+    }
+
+    /// Members that are heard, this node among them: who shares responsibility.
+    pub fn living(&self) -> impl Iterator<Item = u64> {
+        let heard = self.peers.iter().filter(|(_, peer)| peer.origin.is_some());
+        heard.map(|(id, _)| *id).chain([self.me.node])
+    }
+
+    /// True if more than half of the members are heard.
+    pub fn sees_majority(&self) -> bool {
+        self.living().count() * 2 > self.members.len()
+    }
+
+    /// Figures for metrics.
+    pub fn sizes(&self, registry: &Registry) -> Sizes {
+        let newest = registry.newest().0;
+        let behind = self
+            .peers
+            .values()
+            .map(|peer| newest - peer.confirmed.0.min(newest));
+        Sizes {
+            peers: self.peers.len(),
+            behind: behind.max().unwrap_or_default(),
+            absent: self.absent.len(),
+        }
+    }
+
+    /// What is to be sent, in order per peer.
+    pub fn take_out(&mut self) -> Vec<Out> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// A stream to a peer has begun.
+    pub fn on_connected(&mut self, now_ms: u64, registry: &Registry, peer: u64) {
+        if !self.members.contains(&peer) || peer == self.me.node {
+            return;
+        }
+        let fresh = Peer {
+            origin: None,
+            confirmed: Revision::default(),
+            sent: Revision::default(),
+            in_flight: 0,
+            waits: false,
+            load_to: None,
+            heard_ms: now_ms,
+            said_ms: now_ms,
+            loading: false,
+            hears: BTreeMap::new(),
+            pulls: BTreeMap::new(),
+        };
+        self.peers.insert(peer, fresh);
+        let newest_boot = registry
+            .origins()
+            .filter(|(origin, _, _)| origin.node == peer)
+            .map(|(origin, known, _)| (origin, known))
+            .max();
+        self.say(
+            now_ms,
+            peer,
+            Message::Hello {
+                origin: self.me,
+                knows: newest_boot,
+                loading: self.is_loading(),
+            },
+        );
+    }
+
+    /// A stream to a peer has ended; what was on its way may be lost.
+    pub fn on_disconnected(&mut self, peer: u64) {
+        self.peers.remove(&peer);
+    }
+
+    /// A message came from a peer.
+    pub fn on_message(&mut self, now_ms: u64, registry: &mut Registry, from: u64, message: Message) {
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
+        peer.heard_ms = now_ms;
+        match message {
+            Message::Hello {
+                origin,
+                knows,
+                loading,
+            } if origin.node == from => {
+                peer.origin = Some(origin);
+                peer.loading = loading;
+                let known = knows.filter(|(of, _)| *of == self.me).map(|(_, known)| known);
+                peer.confirmed = known.unwrap_or_default();
+                peer.sent = peer.confirmed;
+                peer.in_flight = 0;
+                self.absent.remove(&origin);
+                self.verify(now_ms, registry, from, false);
+            }
+            Message::Changes(batch) if Some(batch.origin) == peer.origin => {
+                self.on_changes(now_ms, registry, from, batch);
+            }
+            Message::Known { origin, known, go_on } if origin == self.me => {
+                peer.in_flight = peer.in_flight.saturating_sub(1);
+                peer.confirmed = peer.confirmed.max(known);
+                if go_on {
+                    peer.sent = known;
+                    peer.waits = false;
+                }
+                self.on_confirmed(registry);
+            }
+            Message::Verify {
+                heard,
+                clock,
+                loading,
+                begin_again,
+            } => {
+                peer.loading = loading;
+                registry.hear(now_ms, clock);
+                self.on_verify(now_ms, registry, from, heard, begin_again);
+            }
+            Message::Alive { clock } => registry.hear(now_ms, clock),
+            Message::Ask { origin, buckets } => {
+                for bucket in buckets.into_iter().filter(|bucket| *bucket < BUCKETS) {
+                    let bucket = registry.bucket(origin, bucket);
+                    self.say(now_ms, from, Message::Bucket(bucket));
+                }
+            }
+            Message::Bucket(bucket) => self.on_bucket(now_ms, registry, from, bucket),
+            // Words about others than those they may be about.
+            Message::Hello { .. } | Message::Changes(_) | Message::Known { .. } => {}
+        }
+    }
+
+    /// Time has passed, or the registry has changed: says what there is to say. To be called at least every
+    /// 100 ms. Returns the peers that have been silent for too long; their streams are to be closed.
+    pub fn poll(&mut self, now_ms: u64, registry: &mut Registry) -> Vec<u64> {
+        let silent = |peer: &Peer| now_ms >= peer.heard_ms + SILENT_MS;
+        let dead: Vec<u64> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| silent(peer))
+            .map(|(id, _)| *id)
+            .collect();
+        for peer in &dead {
+            self.peers.remove(peer);
+        }
+        let peers: Vec<u64> = self.peers.keys().copied().collect();
+        if now_ms >= self.verified_ms + VERIFY_MS {
+            self.verified_ms = now_ms;
+            for peer in &peers {
+                self.verify(now_ms, registry, *peer, false);
+            }
+        }
+        for peer in peers {
+            self.send_changes(now_ms, registry, peer);
+            self.ask(now_ms, registry, peer);
+            if self
+                .peers
+                .get(&peer)
+                .is_some_and(|peer| now_ms >= peer.said_ms + ALIVE_MS)
+            {
+                let clock = registry.logical_now(now_ms);
+                self.say(now_ms, peer, Message::Alive { clock });
+            }
+        }
+        self.watch_absent(now_ms, registry);
+        self.watch_load(now_ms, registry);
+        dead
+    }
+
+    fn say(&mut self, now_ms: u64, to: u64, message: Message) {
+        if let Some(peer) = self.peers.get_mut(&to) {
+            peer.said_ms = now_ms;
+            self.out.push(Out { to, message });
+        }
+    }
+
+    fn send_changes(&mut self, now_ms: u64, registry: &Registry, to: u64) {
+        loop {
+            let Some(peer) = self.peers.get_mut(&to) else {
+                return;
+            };
+            if peer.origin.is_none()
+                || peer.waits
+                || peer.sent >= registry.newest()
+                || peer.in_flight >= BATCHES_IN_FLIGHT
+            {
+                return;
+            }
+            let Some(batch) = registry.batch(peer.sent, BATCH_COUNT) else {
+                peer.waits = true;
+                return self.verify(now_ms, registry, to, true);
+            };
+            peer.sent = batch.through;
+            peer.in_flight += 1;
+            self.say(now_ms, to, Message::Changes(batch));
+        }
+    }
+
+    fn on_changes(&mut self, now_ms: u64, registry: &mut Registry, from: u64, batch: Batch) {
+        let origin = batch.origin;
+        let (known, go_on) = match registry.apply(now_ms, batch) {
+            Ok(known) => (known, false),
+            Err(Refused::Gap { floor }) => (floor, true),
+            Err(Refused::Own) => return,
+        };
+        self.say(now_ms, from, Message::Known { origin, known, go_on });
+    }
+
+    /// Removals and tombstones that every member has confirmed may be forgotten.
+    fn on_confirmed(&mut self, registry: &mut Registry) {
+        let mut confirmed = registry.newest();
+        for member in self.members.iter().filter(|member| **member != self.me.node) {
+            let peer = self.peers.get(member);
+            confirmed = confirmed.min(peer.map(|peer| peer.confirmed).unwrap_or_default());
+        }
+        registry.confirmed(confirmed);
+    }
+
+    fn verify(&mut self, now_ms: u64, registry: &Registry, to: u64, begin_again: bool) {
+        let sums = |digest: &Digest| Box::new(*digest.sums());
+        let own = Heard {
+            origin: self.me,
+            known: registry.newest(),
+            sums: sums(registry.own_digest()),
+            live: true,
+        };
+        let living: BTreeSet<Origin> = self.peers.values().filter_map(|peer| peer.origin).collect();
+        let copies = registry.origins().filter_map(|(origin, known, _)| {
+            Some(Heard {
+                origin,
+                known,
+                sums: sums(registry.digest_of(origin)?),
+                live: living.contains(&origin),
+            })
+        });
+        let heard = std::iter::once(own).chain(copies).collect();
+        let clock = registry.logical_now(now_ms);
+        let loading = self.is_loading();
+        self.say(
+            now_ms,
+            to,
+            Message::Verify {
+                heard,
+                clock,
+                loading,
+                begin_again,
+            },
+        );
+    }
+
+    fn on_verify(
+        &mut self,
+        now_ms: u64,
+        registry: &mut Registry,
+        from: u64,
+        heard: Vec<Heard>,
+        begin_again: bool,
+    ) {
+        let living: BTreeSet<Origin> = self.peers.values().filter_map(|peer| peer.origin).collect();
+        let me = self.me.node;
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
+        peer.hears.clear();
+        // What an earlier boot of this node said is a copy like others: kept for the grace, never adopted.
+        let own = self.me;
+        let others = heard
+            .into_iter()
+            .filter(|heard| heard.origin.node != me || heard.origin.boot < own.boot);
+        for Heard {
+            origin,
+            known,
+            sums,
+            live,
+        } in others
+        {
+            let ours = registry.known(origin);
+            let compare = if Some(origin) == peer.origin {
+                peer.load_to.get_or_insert(known);
+                // Otherwise changes are on their way, and no difference yet.
+                ours == known || begin_again
+            } else {
+                peer.hears.insert(origin, live);
+                let given_up = self.given_up.get(&origin.node);
+                if !live && given_up.is_some_and(|boot| origin.boot <= *boot) {
+                    continue;
+                }
+                // The origin itself tells better. Of two nodes that know equally much only one gives way.
+                !living.contains(&origin) && (known > ours || (known == ours && from < me))
+            };
+            // What is being fetched already is fetched as of now.
+            if !compare || peer.pulls.contains_key(&origin) {
+                continue;
+            }
+            let digest = registry.digest_of(origin).cloned().unwrap_or_default();
+            let pull = Pull {
+                to_ask: digest.differing(&sums).into_iter().collect(),
+                asked: BTreeSet::new(),
+                through: known,
+            };
+            peer.pulls.insert(origin, pull);
+        }
+        self.ask(now_ms, registry, from);
+    }
+
+    /// Asks for buckets that differ, and closes what is fetched.
+    fn ask(&mut self, now_ms: u64, registry: &mut Registry, from: u64) {
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
+        let mut messages = Vec::new();
+        for (origin, pull) in &mut peer.pulls {
+            if !pull.asked.is_empty() {
+                continue;
+            }
+            if pull.to_ask.is_empty() {
+                registry.replaced_all(*origin, pull.through);
+                if Some(*origin) == peer.origin {
+                    messages.push(Message::Known {
+                        origin: *origin,
+                        known: registry.known(*origin),
+                        go_on: true,
+                    });
+                }
+                continue;
+            }
+            let buckets: Vec<usize> = pull.to_ask.iter().take(BUCKETS_PER_ASK).copied().collect();
+            for bucket in &buckets {
+                pull.to_ask.remove(bucket);
+                pull.asked.insert(*bucket);
+            }
+            messages.push(Message::Ask {
+                origin: *origin,
+                buckets,
+            });
+        }
+        peer.pulls
+            .retain(|_, pull| !pull.to_ask.is_empty() || !pull.asked.is_empty());
+        for message in messages {
+            self.say(now_ms, from, message);
+        }
+    }
+
+    fn on_bucket(&mut self, now_ms: u64, registry: &mut Registry, from: u64, bucket: Bucket) {
+        let (origin, number, through) = (bucket.origin, bucket.bucket, bucket.through);
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
+        let Some(pull) = peer.pulls.get_mut(&origin) else {
+            return;
+        };
+        if !pull.asked.remove(&number) {
+            return;
+        }
+        match registry.replace(now_ms, bucket) {
+            Ok(()) => pull.through = pull.through.min(through),
+            // The origin has begun anew meanwhile.
+            Err(_) => drop(peer.pulls.remove(&origin)),
+        }
+        self.ask(now_ms, registry, from);
+    }
+
+    /// Origins that nobody hears are given the grace, and then up.
+    fn watch_absent(&mut self, now_ms: u64, registry: &mut Registry) {
+        let origins: Vec<Origin> = registry.origins().map(|(origin, _, _)| origin).collect();
+        self.absent.retain(|origin, _| origins.contains(origin));
+        for origin in origins {
+            let heard = self
+                .peers
+                .values()
+                .any(|peer| peer.origin == Some(origin) || peer.hears.get(&origin) == Some(&true));
+            if heard {
+                self.absent.remove(&origin);
+                continue;
+            }
+            let since = *self.absent.entry(origin).or_insert(now_ms);
+            if now_ms >= since + GRACE_MS && self.sees_majority() {
+                registry.drop_origin(now_ms, origin);
+                self.absent.remove(&origin);
+                self.given_up.insert(origin.node, origin.boot);
+            }
+        }
+    }
+
+    /// The load is done when everybody has been heard out, or when time is over and nobody who has data is
+    /// still being listened to.
+    fn watch_load(&mut self, now_ms: u64, registry: &Registry) {
+        let Some(since) = self.loading_since else { return };
+        let heard_out = |peer: &Peer| {
+            let own = match (peer.origin, peer.load_to) {
+                (Some(origin), Some(to)) => registry.known(origin) >= to,
+                _ => false,
+            };
+            peer.loading || (own && peer.pulls.is_empty())
+        };
+        let all = self.peers.len() + 1 == self.members.len();
+        let late = now_ms >= since + LOAD_MS;
+        if (all || late) && self.peers.values().all(heard_out) {
+            self.loading_since = None;
+        }
+    }
+}
