@@ -43,7 +43,7 @@ class Run:
         self.cluster = cluster
         self.process = process
         # For machines that are slow or busy; 1 on a machine that is neither.
-        self.patience = patience * sdk.patience
+        self.patience = patience
         self.random = random.Random(f"{seed} {sdk.name} {name}")
         self.notes = []
         self.heard = []

@@ -22,14 +22,12 @@ class Sdk:
     http = False
     tools = ()
 
-    def __init__(self, name, version, cannot=None, patience=1.0, quirks=None):
+    def __init__(self, name, version, cannot=None, quirks=None):
         self.name = name
         self.version = version
         self.cannot = cannot or {}
         # Ways in which the SDK differs that a case must know, with the reason.
         self.quirks = quirks or {}
-        # How much longer than others it may take until it is told; for SDKs that look at a timer.
-        self.patience = patience
 
     def back(self, seconds):
         """Deadline for the first change after a connection broke: the promise, or what the SDK takes by itself."""
@@ -178,9 +176,10 @@ ALL = [
     Java("java2", "2.5.1", {**JAVA, "fuzzy": NO_FUZZY}),
     Java("java20", "2.0.4", {**JAVA, "fuzzy": NO_FUZZY}),
     Java1("java1", "1.4.8", HTTP, quirks={"full task": FULL_TASK}),
-    Go("go", "2.3.5", {"fuzzy": NO_FUZZY}, patience=2, quirks={"removal": NOT_TOLD, "bulk": 6}),
-    Python("python3", "3.2.0", {"fuzzy": NO_FUZZY, "9m": FOUR_MIB}, patience=2, quirks={"bulk": 6}),
-    Python("python2", "2.0.11", {"fuzzy": NO_FUZZY, "9m": FOUR_MIB}, patience=2, quirks={"bulk": 6}),
+    Go("go", "2.3.5", {"fuzzy": NO_FUZZY}, quirks={"removal": NOT_TOLD, "bulk": 6}),
+    Python("python3", "3.2.0", {"fuzzy": NO_FUZZY, "9m": FOUR_MIB}, quirks={"bulk": 6}),
+    # It sees a broken connection only by its health check, which comes after 5 s to 10 s.
+    Python("python2", "2.0.11", {"fuzzy": NO_FUZZY, "9m": FOUR_MIB}, quirks={"bulk": 6, "relisten": 15, "deaf": True}),
     Python0("python0", "0.1.17", {**HTTP, "1m": IN_THE_LINE, "9m": IN_THE_LINE}),
     Node("node", "2.6.3", HTTP),
     # After a reconnect it listens to nothing until its next comparison, which comes every 60 s.
