@@ -3,7 +3,8 @@
 //!
 //! What a real server costs *above this* is its own doing. The floor is fixed: it is not made slower to
 //! look better beside it. It answers the paths of config publish and get and knows nothing else: GET
-//! gives the same content of a given size always, POST is answered `true` once its body is on disk.
+//! gives the same content of a given size always, POST is answered `true` once its body is on disk. The
+//! same over gRPC on the port 1,000 above ([`floor_grpc`]).
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
@@ -24,6 +25,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::floor_grpc::{self, Answers};
+use crate::ports::GRPC_OFFSET;
 use crate::run::CONFIGS;
 
 /// Bytes gathered for one append at most; more waits for the next one.
@@ -39,7 +42,7 @@ struct Write {
 }
 
 /// What all connections share.
-struct Floor {
+pub(crate) struct Floor {
     content: Bytes,
     log: mpsc::SyncSender<Write>,
     syncs: Arc<AtomicU64>,
@@ -68,6 +71,9 @@ pub async fn serve(port: u16, directory: &Path, content_bytes: usize, sync: bool
         syncs,
     });
 
+    let answers = Arc::new(Answers::new(Arc::clone(&floor), content_bytes));
+    let grpc = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port + GRPC_OFFSET))).await?;
+    tokio::spawn(floor_grpc::serve(grpc, answers));
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -116,7 +122,7 @@ async fn answer(floor: Arc<Floor>, request: Request<Incoming>) -> Result<Respons
         (&Method::GET, true) => text(StatusCode::OK, floor.content.clone()),
         (&Method::POST, true) => {
             let done = match request.into_body().collect().await {
-                Ok(body) => append(&floor, body.to_bytes()).await,
+                Ok(body) => floor.append(body.to_bytes()).await,
                 Err(_) => false,
             };
             if done {
@@ -136,10 +142,29 @@ async fn answer(floor: Arc<Floor>, request: Request<Incoming>) -> Result<Respons
     })
 }
 
-async fn append(floor: &Floor, body: Bytes) -> bool {
-    let (done, wait) = oneshot::channel();
-    // The queue is never full: QUEUE_MAX is far above the number of connections a process may hold.
-    floor.log.try_send(Write { body, done }).is_ok() && wait.await.unwrap_or(false)
+impl Floor {
+    /// A floor whose log is memory.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        let (log, queue) = mpsc::sync_channel::<Write>(QUEUE_MAX);
+        std::thread::spawn(move || {
+            for write in queue {
+                let _ = write.done.send(true);
+            }
+        });
+        Self {
+            content: Bytes::new(),
+            log,
+            syncs: Arc::default(),
+        }
+    }
+
+    /// Appends a body to the log; false when the disk refuses it.
+    pub(crate) async fn append(&self, body: Bytes) -> bool {
+        let (done, wait) = oneshot::channel();
+        // The queue is never full: QUEUE_MAX is far above the number of connections a process may hold.
+        self.log.try_send(Write { body, done }).is_ok() && wait.await.unwrap_or(false)
+    }
 }
 
 fn text(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {

@@ -1,4 +1,4 @@
-//! `loadtest`: config load over HTTP, the floor server, and peers side by side.
+//! `loadtest`: load over HTTP and gRPC, listeners, idle connections, the floor server, peers side by side.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -8,10 +8,12 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use loadtest::compare::{Comparison, wait_until_it_serves};
+use loadtest::fanout::{self, FanoutPlan};
 use loadtest::floor;
 use loadtest::ports;
-use loadtest::process::{Program, Scratch, describe};
+use loadtest::process::{Child, Program, Scratch, describe};
 use loadtest::run::{Check, Plan, Work, run};
+use loadtest::sessions::{IdlePlan, idle};
 
 /// Load against any Nacos-compatible server, every answer checked.
 #[derive(Debug, Parser)]
@@ -26,8 +28,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Publish and read configs over HTTP.
+    /// Publish and read configs over HTTP and gRPC, and send heartbeats.
     Config(ConfigArguments),
+    /// Let many gRPC clients listen on one config, publish it, and time until each is told.
+    Fanout(FanoutArguments),
+    /// Hold idle gRPC connections with heartbeats and churn, and look at the server's memory.
+    Idle(IdleArguments),
     /// Serve ready-made answers with hyper and a group commit: what a server costs above this is its own doing.
     Floor(FloorArguments),
     /// Start peers from a JSON file, let them take turns, print ratios.
@@ -35,13 +41,62 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-struct ConfigArguments {
-    /// Address of a node, `host:port`; several are used in turn. Without one, --server is started.
+struct Target {
+    /// HTTP address of a node, `host:port`; several are used in turn. Without one, --server is started.
+    /// gRPC is looked for 1,000 ports above.
     #[arg(long)]
     address: Vec<String>,
     /// Server binary to start on a fresh folder, one node with default settings.
     #[arg(long, default_value = "../target/release/rnacos")]
     server: PathBuf,
+    /// Server processes whose CPU, memory and written bytes are reported.
+    #[arg(long)]
+    pid: Vec<u32>,
+    /// Print the figures as JSON, one object per run and line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct FanoutArguments {
+    #[command(flatten)]
+    target: Target,
+    /// Listening clients, each a connection of its own; several numbers are several runs.
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1000])]
+    clients: Vec<usize>,
+    /// Publishes that are measured.
+    #[arg(long, default_value_t = 20)]
+    publishes: u32,
+}
+
+#[derive(Debug, Args)]
+struct IdleArguments {
+    #[command(flatten)]
+    target: Target,
+    /// Connections held.
+    #[arg(long, default_value_t = 1000)]
+    clients: usize,
+    /// Seconds they are held, after all are open.
+    #[arg(long, default_value_t = 60.0)]
+    seconds: f64,
+    /// Seconds between two heartbeats of a connection.
+    #[arg(long, default_value_t = 5.0)]
+    beat: f64,
+    /// Connections closed, and opened anew, per second.
+    #[arg(long, default_value_t = 0.0)]
+    churn: f64,
+    /// Seconds between two reports.
+    #[arg(long, default_value_t = 5.0)]
+    report: f64,
+    /// Seed of the choice of the connections that are closed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct ConfigArguments {
+    #[command(flatten)]
+    target: Target,
     /// What to do.
     #[arg(long, value_enum, default_values_t = [Work::Write, Work::Read])]
     work: Vec<Work>,
@@ -69,15 +124,9 @@ struct ConfigArguments {
     /// Seed of contents and keys.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Server processes whose CPU, memory and written bytes are reported.
-    #[arg(long)]
-    pid: Vec<u32>,
     /// Counter of disk syncs in the servers' /metrics.
     #[arg(long, default_value = SYNC_METRIC)]
     sync_metric: String,
-    /// Print the figures as JSON, one object per run and line.
-    #[arg(long)]
-    json: bool,
 }
 
 /// The counter of syncs of rnacos' log writer.
@@ -120,26 +169,43 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(async {
         match arguments.command {
             Command::Config(config) => Box::pin(load(config)).await,
+            Command::Fanout(fanout) => Box::pin(fan_out(fanout)).await,
+            Command::Idle(idle) => Box::pin(hold(idle)).await,
             Command::Floor(floor) => floor::serve(floor.port, &floor.dir, floor.size, !floor.no_sync).await,
             Command::Compare(compare) => Box::pin(side_by_side(compare)).await,
         }
     })
 }
 
-async fn load(arguments: ConfigArguments) -> anyhow::Result<()> {
-    let scratch = Scratch::new(None, "loadtest")?;
-    let (mut addresses, mut pids) = (arguments.address.clone(), arguments.pid.clone());
-    let mut server = None;
-    if addresses.is_empty() {
+/// Nodes to talk to; a server started for this run ends with it.
+struct Served {
+    addresses: Vec<String>,
+    pids: Vec<u32>,
+    _server: Option<Child>,
+    _scratch: Scratch,
+}
+
+impl Target {
+    async fn serve(&self) -> anyhow::Result<Served> {
+        let scratch = Scratch::new(None, "loadtest")?;
+        let mut served = Served {
+            addresses: self.address.clone(),
+            pids: self.pid.clone(),
+            _server: None,
+            _scratch: scratch,
+        };
+        if !served.addresses.is_empty() {
+            return Ok(served);
+        }
         let port = ports::pairs(1)?[0];
-        let path = std::fs::canonicalize(&arguments.server).with_context(|| {
+        let address = format!("127.0.0.1:{port}");
+        let path = std::fs::canonicalize(&self.server).with_context(|| {
             format!(
                 "{} (build it, or give --server or --address)",
-                arguments.server.display()
+                self.server.display()
             )
         })?;
-        let mut child = lone_node(path, port, &scratch).start()?;
-        let address = format!("127.0.0.1:{port}");
+        let mut child = lone_node(path, port, &served._scratch).start()?;
         wait_until_it_serves(&address, Check::Content, || match child.ended()? {
             None => Ok(()),
             Some(status) => anyhow::bail!(
@@ -149,15 +215,74 @@ async fn load(arguments: ConfigArguments) -> anyhow::Result<()> {
             ),
         })
         .await?;
-        addresses.push(address);
-        pids.push(child.pid());
-        server = Some(child);
+        served.addresses.push(address);
+        served.pids.push(child.pid());
+        served._server = Some(child);
+        Ok(served)
     }
+}
+
+async fn fan_out(arguments: FanoutArguments) -> anyhow::Result<()> {
+    let served = arguments.target.serve().await?;
+    let mut missing = 0;
+    for clients in &arguments.clients {
+        let figures = fanout::run(&FanoutPlan {
+            name: served.addresses.join(","),
+            addresses: served.addresses.clone(),
+            clients: *clients,
+            publishes: arguments.publishes,
+            pids: served.pids.clone(),
+        })
+        .await?;
+        missing += figures.missing;
+        say(&if arguments.target.json {
+            serde_json::to_string(&figures)?
+        } else {
+            figures.line()
+        })?;
+    }
+    anyhow::ensure!(missing == 0, "{missing} clients were not told");
+    Ok(())
+}
+
+async fn hold(arguments: IdleArguments) -> anyhow::Result<()> {
+    let served = arguments.target.serve().await?;
+    let plan = IdlePlan {
+        name: served.addresses.join(","),
+        addresses: served.addresses.clone(),
+        clients: arguments.clients,
+        duration: Duration::from_secs_f64(arguments.seconds),
+        beat: Duration::from_secs_f64(arguments.beat.max(0.001)),
+        churn_per_second: arguments.churn,
+        report: Duration::from_secs_f64(arguments.report.max(0.1)),
+        pids: served.pids.clone(),
+        seed: arguments.seed,
+    };
+    let json = arguments.target.json;
+    let last = idle(&plan, |figures| {
+        let line = if json {
+            serde_json::to_string(figures).unwrap_or_default()
+        } else {
+            figures.line()
+        };
+        drop(say(&line));
+    })
+    .await?;
+    anyhow::ensure!(
+        last.errors == 0,
+        "{} heartbeats or connections failed",
+        last.errors
+    );
+    Ok(())
+}
+
+async fn load(arguments: ConfigArguments) -> anyhow::Result<()> {
+    let served = arguments.target.serve().await?;
     let mut wrong = 0;
     for work in &arguments.work {
         let plan = Plan {
-            name: addresses.join(","),
-            addresses: addresses.clone(),
+            name: served.addresses.join(","),
+            addresses: served.addresses.clone(),
             work: *work,
             connections: arguments.connections,
             duration: Duration::from_secs_f64(arguments.seconds),
@@ -167,18 +292,17 @@ async fn load(arguments: ConfigArguments) -> anyhow::Result<()> {
             rate: arguments.rate,
             check: arguments.check,
             seed: arguments.seed,
-            pids: pids.clone(),
+            pids: served.pids.clone(),
             sync_metric: arguments.sync_metric.clone(),
         };
         let figures = run(plan).await?;
         wrong += figures.errors.total();
-        say(&if arguments.json {
+        say(&if arguments.target.json {
             serde_json::to_string(&figures)?
         } else {
             figures.line()
         })?;
     }
-    drop(server);
     anyhow::ensure!(wrong == 0, "{wrong} requests were not answered rightly");
     Ok(())
 }

@@ -11,33 +11,65 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::content::{Contents, Dice};
 use crate::figures::{Errors, Figures, Latency, Spent, histogram, record};
+use crate::grpc;
+use crate::grpc_work::{Expected, Line};
 use crate::http::{Connection, ExchangeError, encode, push_pair, write_form, write_request};
 use crate::metrics::metric;
 use crate::procfs;
+use crate::stored::{publish_all, read_back};
 
 /// Path of config publish and get on every Nacos-compatible server.
 pub const CONFIGS: &str = "/nacos/v1/cs/configs";
 
 /// One request may take this long; longer counts as broken.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A follower may be this far behind when acknowledged writes are looked for on it.
-const CATCH_UP: Duration = Duration::from_secs(5);
+pub(crate) const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Pause after a broken connection, so that a dead server is not dialled in a tight loop.
-const REDIAL: Duration = Duration::from_millis(20);
-
-/// Connections used to write and to look for contents outside the measured part.
-const HELPERS: usize = 32;
+pub(crate) const REDIAL: Duration = Duration::from_millis(20);
 
 /// What is done again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Work {
-    /// Publish: each connection writes its own keys in turn, every time another content.
+    /// Publish over HTTP: each connection writes its own keys in turn, every time another content.
     Write,
-    /// Get: random keys of those published before the run.
+    /// Get over HTTP: random keys of those published before the run.
     Read,
+    /// Publish over gRPC; what was acknowledged is looked for over HTTP.
+    GrpcWrite,
+    /// Query over gRPC.
+    GrpcRead,
+    /// Health check over gRPC: what an idle client sends.
+    GrpcBeat,
+}
+
+impl Work {
+    /// As it is written on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::GrpcWrite => "grpc-write",
+            Self::GrpcRead => "grpc-read",
+            Self::GrpcBeat => "grpc-beat",
+        }
+    }
+
+    fn is_grpc(self) -> bool {
+        matches!(self, Self::GrpcWrite | Self::GrpcRead | Self::GrpcBeat)
+    }
+
+    fn is_write(self) -> bool {
+        matches!(self, Self::Write | Self::GrpcWrite)
+    }
+
+    fn is_read(self) -> bool {
+        matches!(self, Self::Read | Self::GrpcRead)
+    }
 }
 
 /// How closely the answers to reads are looked at.
@@ -106,8 +138,11 @@ struct Tally {
 pub async fn run(plan: Plan) -> anyhow::Result<Figures> {
     let addresses = resolve(&plan.addresses)?;
     let contents = Contents::new(plan.seed, plan.size);
-    if plan.work == Work::Read && plan.check == Check::Content {
+    if plan.work.is_read() && plan.check == Check::Content {
         publish_all(&plan, &addresses, &contents).await?;
+    }
+    if plan.work.is_grpc() {
+        grpc::wait_until_open(&addresses).await?;
     }
     let start = Instant::now();
     let end = start + plan.warm_up + plan.duration;
@@ -137,8 +172,9 @@ pub async fn run(plan: Plan) -> anyhow::Result<Figures> {
         tallies.push(client.await.context("a connection's task")?);
     }
     let mut lost = Errors::default();
-    if shared.plan.work == Work::Write && shared.plan.check == Check::Content {
-        lost = read_back(&shared, &tallies).await?;
+    if shared.plan.work.is_write() && shared.plan.check == Check::Content {
+        let acknowledged = acknowledged(&shared.plan, &tallies);
+        lost = read_back(&shared.plan, &shared.addresses, &shared.contents, &acknowledged).await?;
     }
     Ok(figures(
         &shared,
@@ -149,7 +185,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<Figures> {
     ))
 }
 
-fn resolve(addresses: &[String]) -> anyhow::Result<Vec<SocketAddr>> {
+/// The socket address of each `host:port`.
+pub(crate) fn resolve(addresses: &[String]) -> anyhow::Result<Vec<SocketAddr>> {
     anyhow::ensure!(!addresses.is_empty(), "no address given");
     addresses
         .iter()
@@ -162,6 +199,18 @@ fn resolve(addresses: &[String]) -> anyhow::Result<Vec<SocketAddr>> {
                 .with_context(|| format!("address {address} resolves to nothing"))
         })
         .collect()
+}
+
+/// Last acknowledged version of each key written, where one is known.
+fn acknowledged(plan: &Plan, tallies: &[Tally]) -> Vec<(u32, u32)> {
+    let of_one = |(number, tally): (usize, &Tally)| -> Vec<(u32, u32)> {
+        let versions = (0..).zip(&tally.acknowledged);
+        versions
+            .map(|(place, version)| (own_key(plan, number, place), *version))
+            .collect()
+    };
+    let all = tallies.iter().enumerate().flat_map(of_one);
+    all.filter(|(_, version)| *version > 0).collect()
 }
 
 async fn spent(shared: &Shared) -> anyhow::Result<Spent> {
@@ -213,10 +262,7 @@ fn figures(shared: &Shared, tallies: &[Tally], seconds: f64, spent: Spent, lost:
     let per_second = operations as f64 / seconds;
     let mut figures = Figures {
         name: plan.name.clone(),
-        work: match plan.work {
-            Work::Write => "write",
-            Work::Read => "read",
-        },
+        work: plan.work.name(),
         connections: plan.connections,
         offered_per_second: plan.rate,
         content_bytes: plan.size,
@@ -241,6 +287,8 @@ struct Client {
     shared: Arc<Shared>,
     number: usize,
     connection: Option<Connection>,
+    /// Stands in for `connection` in work over gRPC.
+    line: Line,
     authority: String,
     address: SocketAddr,
     dice: Dice,
@@ -259,6 +307,7 @@ impl Client {
         Self {
             number,
             connection: None,
+            line: Line::new(grpc::beside(shared.addresses[node])),
             authority: shared.plan.addresses[node].clone(),
             address: shared.addresses[node],
             dice: Dice::new(shared.plan.seed ^ (number as u64) << 32),
@@ -283,7 +332,7 @@ impl Client {
             let outcome = match timeout(PATIENCE, self.once(key, version)).await {
                 Ok(outcome) => outcome,
                 Err(_) => {
-                    self.connection = None;
+                    self.hang_up();
                     Err(Problem::Broken(format!(
                         "no answer within {} s",
                         PATIENCE.as_secs()
@@ -324,8 +373,10 @@ impl Client {
 
     fn choose(&mut self) -> (u32, u32) {
         match self.shared.plan.work {
-            Work::Read => (self.dice.roll() as u32 % self.shared.plan.keys.max(1), 0),
-            Work::Write => {
+            Work::Read | Work::GrpcRead | Work::GrpcBeat => {
+                (self.dice.roll() as u32 % self.shared.plan.keys.max(1), 0)
+            }
+            Work::Write | Work::GrpcWrite => {
                 let ring = u32::try_from(self.tally.acknowledged.len()).unwrap_or(1).max(1);
                 (
                     own_key(&self.shared.plan, self.number, self.begun % ring),
@@ -335,7 +386,32 @@ impl Client {
         }
     }
 
+    fn hang_up(&mut self) {
+        self.connection = None;
+        self.line.hang_up();
+    }
+
+    async fn once_over_grpc(&mut self, key: u32, version: u32) -> Result<(), Problem> {
+        let Shared { plan, contents, .. } = &*self.shared;
+        self.content.clear();
+        if plan.work.is_write() {
+            contents.write(key, version, &mut self.content);
+        }
+        let expected = Expected {
+            contents,
+            key,
+            version,
+            check: plan.check,
+            size: plan.size,
+        };
+        let data_id = data_id(plan, key);
+        self.line.once(plan.work, &data_id, &self.content, expected).await
+    }
+
     async fn once(&mut self, key: u32, version: u32) -> Result<(), Problem> {
+        if self.shared.plan.work.is_grpc() {
+            return self.once_over_grpc(key, version).await;
+        }
         if self
             .connection
             .as_ref()
@@ -351,8 +427,8 @@ impl Client {
             return Err(Problem::Broken("no connection".into()));
         };
         let Shared { plan, contents, .. } = &*self.shared;
-        match plan.work {
-            Work::Write => {
+        match plan.work.is_write() {
+            true => {
                 self.content.clear();
                 contents.write(key, version, &mut self.content);
                 publish_request(
@@ -366,7 +442,7 @@ impl Client {
                 let answer = connection.exchange(&self.request).await?;
                 expect(answer.status, answer.body, answer.body == b"true")
             }
-            Work::Read => {
+            false => {
                 get_request(&mut self.request, &self.authority, plan, key);
                 let answer = connection.exchange(&self.request).await?;
                 let right = match plan.check {
@@ -386,7 +462,7 @@ impl Client {
                     record(&mut self.tally.histogram, due.elapsed());
                     self.tally.operations += 1;
                 }
-                if self.shared.plan.work == Work::Write {
+                if self.shared.plan.work.is_write() {
                     let place = (self.begun as usize).wrapping_sub(1) % self.tally.acknowledged.len();
                     self.tally.acknowledged[place] = version;
                 }
@@ -398,7 +474,7 @@ impl Client {
                 let broken = matches!(problem, Problem::Broken(_));
                 problem.count(&mut self.tally.errors);
                 if broken {
-                    self.connection = None;
+                    self.hang_up();
                     sleep(REDIAL).await;
                 }
             }
@@ -407,7 +483,7 @@ impl Client {
 }
 
 /// Why an operation did not count.
-enum Problem {
+pub(crate) enum Problem {
     Refused(String),
     Wrong(String),
     Broken(String),
@@ -464,16 +540,16 @@ fn own_key(plan: &Plan, number: usize, place: u32) -> u32 {
 }
 
 /// Group of all configs of the load, so that they are easily told from real ones and removed.
-const GROUP: &str = "loadtest";
+pub(crate) const GROUP: &str = "loadtest";
 
-fn data_id(plan: &Plan, key: u32) -> String {
-    match plan.work {
-        Work::Write => format!("load.write.{:x}.{key}", plan.seed),
-        Work::Read => format!("load.read.{:x}.{}.{key}", plan.seed, plan.size),
+pub(crate) fn data_id(plan: &Plan, key: u32) -> String {
+    match plan.work.is_write() {
+        true => format!("load.write.{:x}.{key}", plan.seed),
+        false => format!("load.read.{:x}.{}.{key}", plan.seed, plan.size),
     }
 }
 
-fn publish_request(
+pub(crate) fn publish_request(
     request: &mut Vec<u8>,
     form: &mut Vec<u8>,
     authority: &str,
@@ -488,165 +564,9 @@ fn publish_request(
     write_form(request, "POST", authority, CONFIGS, form);
 }
 
-fn get_request(request: &mut Vec<u8>, authority: &str, plan: &Plan, key: u32) {
+pub(crate) fn get_request(request: &mut Vec<u8>, authority: &str, plan: &Plan, key: u32) {
     let query = encode(&[("dataId", &data_id(plan, key)), ("group", GROUP)]);
     write_request(request, "GET", authority, &format!("{CONFIGS}?{query}"));
-}
-
-/// Publishes version 0 of every key and waits until every address serves the last ones.
-async fn publish_all(plan: &Plan, addresses: &[SocketAddr], contents: &Contents) -> anyhow::Result<()> {
-    let mut connections = Vec::new();
-    for (number, address) in addresses.iter().cycle().take(HELPERS).enumerate() {
-        let connection = Connection::open(*address)
-            .await
-            .with_context(|| format!("connect to {address}"))?;
-        connections.push((number, connection));
-    }
-    let publish = connections
-        .into_iter()
-        .map(|(number, mut connection)| async move {
-            let (mut request, mut form, mut content) = (Vec::new(), Vec::new(), Vec::new());
-            for key in (number..plan.keys as usize).step_by(HELPERS) {
-                let key = u32::try_from(key)?;
-                content.clear();
-                contents.write(key, 0, &mut content);
-                publish_request(
-                    &mut request,
-                    &mut form,
-                    &plan.addresses[number % addresses.len()],
-                    plan,
-                    key,
-                    &content,
-                );
-                let answer = timeout(PATIENCE, connection.exchange(&request))
-                    .await
-                    .context("publish before the run")??;
-                anyhow::ensure!(
-                    answer.status == 200,
-                    "publish before the run: {} {}",
-                    answer.status,
-                    answer.text()
-                );
-            }
-            anyhow::Ok(())
-        });
-    join_all(publish).await?;
-    let last = plan.keys.saturating_sub(HELPERS as u32)..plan.keys;
-    for address in addresses {
-        let mut connection = Connection::open(*address)
-            .await
-            .with_context(|| format!("connect to {address}"))?;
-        for key in last.clone() {
-            let found = find(plan, contents, (*address, &mut connection), key, 0).await?;
-            anyhow::ensure!(
-                found,
-                "{address} does not serve what was published before the run (key {key})"
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Looks for the last acknowledged version of every key on every address.
-async fn read_back(shared: &Shared, tallies: &[Tally]) -> anyhow::Result<Errors> {
-    let Shared {
-        plan,
-        contents,
-        addresses,
-        ..
-    } = shared;
-    let acknowledged: Vec<(u32, u32)> = tallies
-        .iter()
-        .enumerate()
-        .flat_map(|(number, tally)| {
-            tally
-                .acknowledged
-                .iter()
-                .enumerate()
-                .map(move |(place, version)| {
-                    (
-                        own_key(plan, number, u32::try_from(place).unwrap_or(u32::MAX)),
-                        *version,
-                    )
-                })
-        })
-        .filter(|(_, version)| *version > 0)
-        .collect();
-    let mut errors = Errors::default();
-    for address in addresses {
-        let acknowledged = &acknowledged;
-        let lost = (0..HELPERS).map(|helper| async move {
-            let mut missing = Vec::new();
-            let mut connection = Connection::open(*address)
-                .await
-                .with_context(|| format!("connect to {address}"))?;
-            for (key, version) in acknowledged.iter().skip(helper).step_by(HELPERS) {
-                if !find(plan, contents, (*address, &mut connection), *key, *version).await? {
-                    missing.push((*key, *version));
-                }
-            }
-            anyhow::Ok(missing)
-        });
-        for (key, version) in join_all(lost).await?.into_iter().flatten() {
-            errors.lost += 1;
-            errors.first.get_or_insert_with(|| {
-                format!(
-                    "{} version {version} was acknowledged and is not on {address}",
-                    data_id(plan, key)
-                )
-            });
-        }
-    }
-    Ok(errors)
-}
-
-/// Whether the address serves this version of this key, now or within [`CATCH_UP`].
-async fn find(
-    plan: &Plan,
-    contents: &Contents,
-    (address, connection): (SocketAddr, &mut Connection),
-    key: u32,
-    version: u32,
-) -> anyhow::Result<bool> {
-    let deadline = Instant::now() + CATCH_UP;
-    let mut request = Vec::new();
-    get_request(&mut request, &address.to_string(), plan, key);
-    loop {
-        let answer = timeout(PATIENCE, connection.exchange(&request))
-            .await
-            .context("read back")??;
-        if answer.status == 200 && contents.matches(key, version, answer.body) {
-            return Ok(true);
-        }
-        if Instant::now() > deadline {
-            return Ok(false);
-        }
-        sleep(REDIAL).await;
-    }
-}
-
-/// Runs the futures side by side on this task and returns their results, or the first error.
-async fn join_all<T, F>(futures: impl Iterator<Item = F>) -> anyhow::Result<Vec<T>>
-where
-    F: Future<Output = anyhow::Result<T>>,
-{
-    let mut pending: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|context| {
-        let mut waiting = false;
-        for (future, result) in pending.iter_mut().filter(|(_, result)| result.is_none()) {
-            match future.as_mut().poll(context) {
-                std::task::Poll::Ready(value) => *result = Some(value),
-                std::task::Poll::Pending => waiting = true,
-            }
-        }
-        if waiting {
-            std::task::Poll::Pending
-        } else {
-            std::task::Poll::Ready(())
-        }
-    })
-    .await;
-    pending.into_iter().filter_map(|(_, result)| result).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,335 @@
+//! Listener fan-out: many clients listen on one config, it is published again and again, and the time is
+//! taken until each has been told.
+//!
+//! Every client is a connection of its own, as SDKs are. One publish at a time: the next one goes out once
+//! all were told of the last, or are given up.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use proto::nacos::config::{
+    ConfigBatchListenRequest, ConfigChangeBatchListenResponse, ConfigChangeNotifyRequest,
+    ConfigPublishRequest, ConfigPublishResponse, ListenContext,
+};
+use proto::nacos::{Message as _, Payload};
+use serde::Serialize;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::figures::{Latency, histogram, record};
+use crate::grpc::{OnPush, Sdk, beside, understood, wait_until_open};
+use crate::procfs;
+use crate::run::{GROUP, resolve};
+use crate::sessions::open_many;
+
+/// A client that has not been told by then is missing. Nacos gives a push three seconds and tries again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Pause between two publishes, so that acknowledgements of the last one do not lie in the next.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// A fan-out.
+#[derive(Debug, Clone)]
+pub struct FanoutPlan {
+    /// Whom it is about, for the report.
+    pub name: String,
+    /// HTTP `host:port` of each node; clients are spread over them in turn, publishes go to the first.
+    pub addresses: Vec<String>,
+    /// Listening connections.
+    pub clients: usize,
+    /// Publishes that are measured, after one that is not.
+    pub publishes: u32,
+    /// Server processes whose usage is reported; may be empty.
+    pub pids: Vec<u32>,
+}
+
+/// What a fan-out measured. Times are from the moment the publish is sent.
+#[derive(Debug, Clone, Serialize)]
+pub struct FanoutFigures {
+    /// Whom it is about.
+    pub name: String,
+    /// Listening connections.
+    pub clients: usize,
+    /// Publishes measured.
+    pub publishes: u32,
+    /// Clients that were told, over all publishes.
+    pub told: u64,
+    /// Clients that were not told of a publish within thirty seconds.
+    pub missing: u64,
+    /// Notifications beyond the first of a client and publish.
+    pub repeated: u64,
+    /// Until the publish was acknowledged.
+    pub publish_us: Latency,
+    /// Until a client was told, all clients.
+    pub told_us: Latency,
+    /// Until the last client was told, one value per publish.
+    pub last_us: Latency,
+    /// Server CPU per notification in µs, its share of the publish included.
+    pub server_cpu_us_per_push: Option<f64>,
+    /// Growth of the servers' resident memory per listening connection, in KiB.
+    pub server_kib_per_client: Option<f64>,
+}
+
+/// What the clients' push handlers share.
+struct Board {
+    epoch: Instant,
+    data_id: String,
+    /// Number of the publish that is out; clients keep the last one they were told of.
+    round: AtomicU32,
+    told: AtomicU64,
+    repeated: AtomicU64,
+    wanted: u64,
+    all_told: Notify,
+}
+
+/// Last publish a client was told of, and when, in µs since the epoch.
+#[derive(Default)]
+struct Slot {
+    round: AtomicU32,
+    at_us: AtomicU64,
+}
+
+impl Board {
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn take(&self, slot: &Slot, push: &Payload) {
+        if push.type_name() != ConfigChangeNotifyRequest::TYPE {
+            return;
+        }
+        let is_ours = push
+            .read::<ConfigChangeNotifyRequest<'_>>()
+            .is_ok_and(|notify| notify.data_id == self.data_id);
+        if !is_ours {
+            return;
+        }
+        let round = self.round.load(Ordering::Acquire);
+        if slot.round.swap(round, Ordering::AcqRel) == round {
+            self.repeated.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        slot.at_us.store(self.now_us(), Ordering::Release);
+        if self.told.fetch_add(1, Ordering::AcqRel) + 1 == self.wanted {
+            self.all_told.notify_one();
+        }
+    }
+}
+
+/// Carries out the plan.
+pub async fn run(plan: &FanoutPlan) -> anyhow::Result<FanoutFigures> {
+    let http = resolve(&plan.addresses)?;
+    wait_until_open(&http).await?;
+    let board = Arc::new(Board {
+        epoch: Instant::now(),
+        data_id: format!("load.fanout.{}", std::process::id()),
+        round: AtomicU32::new(0),
+        told: AtomicU64::new(0),
+        repeated: AtomicU64::new(0),
+        wanted: plan.clients as u64,
+        all_told: Notify::new(),
+    });
+    let before = rss(plan)?;
+    let slots: Arc<Vec<Slot>> = Arc::new((0..plan.clients).map(|_| Slot::default()).collect());
+    let mut publisher = Sdk::open(beside(http[0]), Arc::new(|_| {})).await?;
+    // Held until the end: a dropped connection is no listener any more.
+    let _clients = listeners(plan, &http, &board, &slots).await?;
+    let held = rss(plan)?;
+
+    // One that is not measured: the config comes into being and every path is warm.
+    Collected::new()
+        .publish(&board, &slots, &mut publisher, 1)
+        .await?;
+    sleep(PAUSE).await;
+    board.repeated.store(0, Ordering::Relaxed);
+    let cpu = procfs::usage(&plan.pids)?.cpu;
+    let mut collected = Collected::new();
+    for number in 0..plan.publishes {
+        collected
+            .publish(&board, &slots, &mut publisher, number + 2)
+            .await?;
+        sleep(PAUSE).await;
+    }
+    let cpu = procfs::usage(&plan.pids)?.cpu.saturating_sub(cpu);
+    let told = collected.told.len();
+    #[expect(clippy::cast_precision_loss, reason = "counts and bytes stay far below 2^52")]
+    let per = |amount: f64, count: u64| (!plan.pids.is_empty()).then_some(amount / count.max(1) as f64);
+    #[expect(clippy::cast_precision_loss, reason = "bytes stay far below 2^52")]
+    let grown_kib = held.saturating_sub(before) as f64 / 1024.0;
+    Ok(FanoutFigures {
+        name: plan.name.clone(),
+        clients: plan.clients,
+        publishes: plan.publishes,
+        told,
+        missing: collected.missing,
+        repeated: board.repeated.load(Ordering::Relaxed),
+        publish_us: Latency::of(&collected.publish),
+        told_us: Latency::of(&collected.told),
+        last_us: Latency::of(&collected.last),
+        server_cpu_us_per_push: per(cpu.as_secs_f64() * 1e6, told),
+        server_kib_per_client: per(grown_kib, plan.clients as u64),
+    })
+}
+
+impl FanoutFigures {
+    /// One line for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let optional = |value: Option<f64>, unit: &str| {
+            value.map_or_else(String::new, |value| format!("  {value:.1} {unit}"))
+        };
+        let mut line = format!(
+            "{:<24} fanout {:>6} clients  told p50 {} p99 {} µs  last p50 {} max {} µs  publish p50 {} µs",
+            self.name,
+            self.clients,
+            self.told_us.p50,
+            self.told_us.p99,
+            self.last_us.p50,
+            self.last_us.max,
+            self.publish_us.p50
+        );
+        line += &optional(self.server_cpu_us_per_push, "µs CPU/push");
+        line += &optional(self.server_kib_per_client, "KiB/client");
+        if self.missing + self.repeated > 0 {
+            line += &format!("  MISSING {} REPEATED {}", self.missing, self.repeated);
+        }
+        line
+    }
+}
+
+fn rss(plan: &FanoutPlan) -> anyhow::Result<u64> {
+    Ok(procfs::usage(&plan.pids)?.rss_bytes)
+}
+
+async fn listeners(
+    plan: &FanoutPlan,
+    http: &[SocketAddr],
+    board: &Arc<Board>,
+    slots: &Arc<Vec<Slot>>,
+) -> anyhow::Result<Vec<Sdk>> {
+    let on_push = |number: usize| -> OnPush {
+        let (board, slots) = (Arc::clone(board), Arc::clone(slots));
+        Arc::new(move |push: &Payload| {
+            if let Some(slot) = slots.get(number) {
+                board.take(slot, push);
+            }
+        })
+    };
+    let listen = ConfigBatchListenRequest {
+        config_listen_contexts: vec![ListenContext {
+            data_id: board.data_id.as_str().into(),
+            group: GROUP.into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let mut clients = open_many(plan.clients, http, &on_push).await?;
+    for client in &mut clients {
+        let answer = timeout(PATIENCE, client.ask(&listen)).await.context("listen")??;
+        understood::<ConfigChangeBatchListenResponse<'_>>(&answer)?;
+    }
+    Ok(clients)
+}
+
+/// Figures on their way.
+struct Collected {
+    publish: hdrhistogram::Histogram<u64>,
+    told: hdrhistogram::Histogram<u64>,
+    last: hdrhistogram::Histogram<u64>,
+    missing: u64,
+}
+
+impl Collected {
+    fn new() -> Self {
+        Self {
+            publish: histogram(),
+            told: histogram(),
+            last: histogram(),
+            missing: 0,
+        }
+    }
+
+    /// Publishes once and waits until all were told.
+    async fn publish(
+        &mut self,
+        board: &Board,
+        slots: &[Slot],
+        publisher: &mut Sdk,
+        number: u32,
+    ) -> anyhow::Result<()> {
+        let content = format!("publish {number} at {}", board.now_us());
+        let request = ConfigPublishRequest {
+            data_id: board.data_id.as_str().into(),
+            group: GROUP.into(),
+            content: content.into(),
+            ..Default::default()
+        };
+        board.told.store(0, Ordering::Release);
+        // From here on a push counts for this publish. Numbers begin at 1: a slot's 0 is "never".
+        board.round.store(number, Ordering::Release);
+        let sent_us = board.now_us();
+        let answer = timeout(PATIENCE, publisher.ask(&request))
+            .await
+            .context("publish")??;
+        understood::<ConfigPublishResponse<'_>>(&answer)?;
+        record(&mut self.publish, Duration::from_micros(board.now_us() - sent_us));
+        // Out of patience: whoever was not told is counted below.
+        let _ = timeout(PATIENCE, board.all_told.notified()).await;
+        let mut last_us = 0;
+        for slot in slots {
+            if slot.round.load(Ordering::Acquire) != number {
+                self.missing += 1;
+                continue;
+            }
+            let took_us = slot.at_us.load(Ordering::Acquire).saturating_sub(sent_us);
+            record(&mut self.told, Duration::from_micros(took_us));
+            last_us = last_us.max(took_us);
+        }
+        record(&mut self.last, Duration::from_micros(last_us));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notify(data_id: &str) -> Payload {
+        let push = ConfigChangeNotifyRequest {
+            data_id: data_id.into(),
+            ..Default::default()
+        };
+        Payload::decode(proto::nacos::payload(&push)).expect("a payload")
+    }
+
+    #[test]
+    fn a_client_counts_once_for_a_publish_and_only_for_our_config() {
+        let board = Board {
+            epoch: Instant::now(),
+            data_id: "ours".into(),
+            round: AtomicU32::new(1),
+            told: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
+            wanted: 2,
+            all_told: Notify::new(),
+        };
+        let slot = Slot::default();
+        let counts = || {
+            (
+                board.told.load(Ordering::Relaxed),
+                board.repeated.load(Ordering::Relaxed),
+            )
+        };
+        board.take(&slot, &notify("another"));
+        assert_eq!(counts(), (0, 0));
+        board.take(&slot, &notify("ours"));
+        board.take(&slot, &notify("ours"));
+        assert_eq!(counts(), (1, 1));
+        board.round.store(2, Ordering::Relaxed);
+        board.take(&slot, &notify("ours"));
+        assert_eq!(counts(), (2, 1));
+    }
+}
