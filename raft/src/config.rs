@@ -24,7 +24,8 @@ pub struct Config {
     pub uncommitted_bytes_max: usize,
     /// Bytes given out to be applied and not confirmed; the rest waits. Default 32 MiB.
     pub unapplied_bytes_max: usize,
-    /// Applied and durable entries kept in memory for followers. Default 16 MiB.
+    /// Applied and durable entries kept in memory for followers; a node without any keeps none.
+    /// Default 16 MiB.
     pub cache_bytes_max: usize,
     /// Log kept behind the applied index for slow members. Default 64 MiB.
     pub retained_bytes_max: usize,

@@ -513,6 +513,17 @@ impl Core {
         );
     }
 
+    // --- memory -------------------------------------------------------------------------------
+
+    /// Lets entries go that are on the disk: beyond the limit, and at once when there is nobody whom they
+    /// could be sent to. What is still to be handed out stays in memory within the limit.
+    pub(crate) fn evict(&mut self) {
+        if self.configuration().members.len() <= 1 {
+            self.log.forget(self.applying);
+        }
+        self.log.evict(self.config.cache_bytes_max);
+    }
+
     // --- limits -------------------------------------------------------------------------------
 
     /// What an entry may weigh, without its overhead.

@@ -285,6 +285,14 @@ impl Log {
         }
     }
 
+    /// Drops the entries up to `index`, as far as they are on the disk.
+    pub(crate) fn forget(&mut self, index: Index) {
+        let end = index.min(self.durable);
+        while self.cache.front().is_some_and(|entry| entry.index() <= end) {
+            self.pop_oldest();
+        }
+    }
+
     /// The entry at `index`, when it is in memory.
     pub(crate) fn cached(&self, index: Index) -> Option<&Entry> {
         let first = self.cache.front()?.index();

@@ -670,7 +670,7 @@ impl Raft {
             _ => self.core.ask_leader(leader),
         }
         self.core.hand_out_applies();
-        self.core.log.evict(self.core.config.cache_bytes_max);
+        self.core.evict();
         self.core.seal_draft();
         let now = self.role_now();
         if now != self.reported {
