@@ -29,6 +29,9 @@ const MEMTABLE_BYTES: u64 = 8 << 20;
 /// Memtables of one keyspace that may wait for their flush. At the bound the writer waits.
 const SEALED_MAX: usize = 2;
 
+/// Less than this in a memtable stays there in a pause: many small tables would cost more than they free.
+const REST_BYTES_MIN: u64 = 256 << 10;
+
 /// How often it looks again.
 const SEALED_POLL: Duration = Duration::from_millis(1);
 
@@ -125,8 +128,25 @@ impl Wal {
         if let Some(base) = change.base {
             batch.insert(&self.hard, BASE_KEY, base.encode());
         }
-        make_room(&self.db, &self.log, MEMTABLE_BYTES).map_err(|source| self.error(source))?;
+        self.make_room().map_err(|source| self.error(source))?;
         batch.commit().map_err(|source| self.error(source))
+    }
+
+    /// `hard` gets a few bytes with every batch and would fill its memtable in days: until then it pins
+    /// every journal. It is flushed together with `log` whenever a sealed journal waits for that.
+    fn make_room(&self) -> fjall::Result<()> {
+        if make_room(&self.db, &self.log, MEMTABLE_BYTES)? && self.db.journal_count() > 1 {
+            self.hard.rotate_memtable()?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is written for a while: gives back memory and journals. Does not wait for the flushes.
+    pub(crate) fn rest(&self) -> Result<(), StorageError> {
+        // In the order in which a sealed journal is let go: both flushed.
+        rest(&self.db, &self.hard)
+            .and_then(|()| rest(&self.db, &self.log))
+            .map_err(|source| self.error(source))
     }
 
     /// True when an earlier write, sync, flush or compaction failed and fjall takes nothing any more.
@@ -254,16 +274,30 @@ pub(crate) fn open_database(folder: &Path, cache_bytes: u64) -> fjall::Result<Da
 /// finished the compaction it is at, the memtable grows with every write (measured, 380,000 entries of
 /// 256 B per second: 1.3 GiB).
 ///
+/// True when it has sealed one.
+///
 /// # Errors
 /// The database is poisoned: a worker that failed never flushes, and waiting would have no end.
-pub(crate) fn make_room(db: &Database, keyspace: &Keyspace, memtable_bytes: u64) -> fjall::Result<()> {
+pub(crate) fn make_room(db: &Database, keyspace: &Keyspace, memtable_bytes: u64) -> fjall::Result<bool> {
     use fjall::AbstractTree;
-    if keyspace.tree.active_memtable().size() > memtable_bytes {
+    let is_full = keyspace.tree.active_memtable().size() > memtable_bytes;
+    if is_full {
         keyspace.rotate_memtable()?;
     }
     while keyspace.sealed_memtable_count() > SEALED_MAX {
         db.persist(PersistMode::Buffer)?;
         std::thread::sleep(SEALED_POLL);
+    }
+    Ok(is_full)
+}
+
+/// In a pause: has the memtable flushed when that frees something worth a table file, its memory or a
+/// sealed journal of 64 MiB. The flush also lets fjall delete tables that compactions have replaced.
+pub(crate) fn rest(db: &Database, keyspace: &Keyspace) -> fjall::Result<()> {
+    use fjall::AbstractTree;
+    let size = keyspace.tree.active_memtable().size();
+    if size >= REST_BYTES_MIN || (size > 0 && db.journal_count() > 1) {
+        keyspace.rotate_memtable()?;
     }
     Ok(())
 }
@@ -446,6 +480,27 @@ mod tests {
         assert!(sealed_max <= SEALED_MAX + 1, "{sealed_max} memtables");
     }
 
+    /// `hard` gets a record with every batch, which pins each journal until its memtable is flushed, too.
+    #[test]
+    fn a_pause_frees_memtables_and_sealed_journals() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::take(&Paths {
+            root: dir.path().to_owned(),
+        });
+        let wal = Wal::open(&dir.path().join("wal"), &Arc::new(lock.unwrap())).unwrap();
+        // A journal is sealed by the first flush after 64 MB.
+        let _seen = write_and_watch(&wal, 80);
+        let held = || wal.db.journal_count() > 1 || wal.log.tree.active_memtable().size() > 0;
+        while held() || wal.log.sealed_memtable_count() > 0 {
+            assert!(!wal.is_poisoned());
+            wal.rest().unwrap();
+            std::thread::yield_now();
+        }
+        assert!(wal.entry(Index(1)).unwrap().is_some());
+        assert!(wal.entry(Index(80)).unwrap().is_some());
+        assert!(wal.hard_record().unwrap().is_some());
+    }
+
     /// Writes batches of one entry of 1 MiB; gives the largest memtable and the most sealed ones seen.
     fn write_and_watch(wal: &Wal, batches: u64) -> (u64, usize) {
         let mut seen = (0, 0);
@@ -459,6 +514,7 @@ mod tests {
             previous = entry.checksum;
             let change = WalChange {
                 entries: vec![entry],
+                hard: Some(HardRecord::default()),
                 ..WalChange::default()
             };
             wal.commit(change).unwrap();

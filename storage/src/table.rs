@@ -20,7 +20,7 @@ use crate::dir::Lock;
 use crate::error::StorageError;
 use crate::fault::{Faults, Point};
 use crate::hard_state::{put_base, seal, take_base, unseal};
-use crate::log::{make_room, open_database};
+use crate::log::{make_room, open_database, rest};
 use crate::snapshot::SnapshotFile;
 
 /// A memtable is flushed beyond this many bytes.
@@ -307,7 +307,14 @@ impl Tables {
 
     /// Before a batch, without the lock of the applied point: readers must not wait with the writer.
     fn make_room(&self) -> Result<(), StorageError> {
-        make_room(&self.0.db, &self.0.data, MEMTABLE_BYTES).map_err(|source| self.error(source))
+        make_room(&self.0.db, &self.0.data, MEMTABLE_BYTES)
+            .map(drop)
+            .map_err(|source| self.error(source))
+    }
+
+    /// Nothing is written for a while: gives back memory and journals. Does not wait for the flush.
+    pub(crate) fn rest(&self) -> Result<(), StorageError> {
+        rest(&self.0.db, &self.0.data).map_err(|source| self.error(source))
     }
 
     fn fault(&self, point: Point) -> Result<(), StorageError> {

@@ -14,7 +14,8 @@
 //! 5. the answers.
 //!
 //! Between turns the mark is raised to what is durable: after 8 MiB or one second of writes, and to the
-//! exact end once nothing comes for a moment.
+//! exact end once nothing comes for a moment. After a longer pause memtables are flushed: their memory,
+//! sealed journals and replaced tables are given back.
 //!
 //! The first failed write or sync is the last: nothing is written or answered after it.
 
@@ -62,6 +63,9 @@ const IDLE: Duration = Duration::from_millis(100);
 /// Room on the disk is looked at before a batch unless it was this shortly before: a busy writer writes
 /// thousands of batches a second, and no disk fills by a reserve within this time.
 const SPACE_LOOK: Duration = Duration::from_millis(10);
+
+/// A pause of this long has the memtables flushed, once.
+const REST_AFTER: Duration = Duration::from_secs(10);
 
 /// How often an idle writer looks at the disk space and at fjall's health.
 const WATCH: Duration = Duration::from_secs(2);
@@ -231,6 +235,8 @@ struct Writer {
     marked_at: Instant,
     /// The commit index the core knows; written with the next batch, never alone.
     commit: Index,
+    /// When the last turn began; `None` once the pause after it has been used.
+    busy_at: Option<Instant>,
     /// When room on the disk was looked at.
     looked_at: Instant,
     /// A batch was written since without looking.
@@ -248,6 +254,7 @@ impl Writer {
             unmarked_bytes: 0,
             marked_at: Instant::now(),
             commit,
+            busy_at: Some(Instant::now()),
             looked_at: Instant::now(),
             must_look: true,
         }
@@ -287,6 +294,7 @@ impl Writer {
         queue: &Receiver<Persist>,
         complete: &dyn Fn(Completion),
     ) -> Result<(), StorageError> {
+        self.busy_at = Some(Instant::now());
         if self.is_marked() {
             // The lag counts from the first byte beyond the mark, not from the end of a quiet hour.
             self.marked_at = Instant::now();
@@ -493,6 +501,10 @@ impl Writer {
         }
         if self.state.wal.is_poisoned() {
             return Err(StorageError::Poisoned);
+        }
+        if self.busy_at.take_if(|at| at.elapsed() >= REST_AFTER).is_some() {
+            self.state.wal.rest()?;
+            self.state.tables.rest()?;
         }
         Ok(())
     }
