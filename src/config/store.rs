@@ -1,7 +1,8 @@
 //! The applied configs in memory: what all readers share.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -23,7 +24,7 @@ const SCAN_STEP: usize = 1_024;
 #[derive(Debug)]
 pub struct Store {
     hasher: RandomState,
-    shards: Vec<RwLock<HashMap<ConfigKey, Arc<Entry>>>>,
+    shards: Vec<RwLock<HashSet<ByKey>>>,
     /// Per namespace, by id: the order of listings. Changed only when a config appears or goes.
     index: RwLock<HashMap<NamespaceId, BTreeMap<ConfigId, ConfigKey>>>,
     /// Variants of the configs that have some; there may be variants without a formal version.
@@ -31,6 +32,31 @@ pub struct Store {
     /// Number of keys in `grays`: while it is 0, which is usual, reads do not look there.
     grays_len: AtomicUsize,
 }
+
+/// An entry that is found by its name. A map from names to entries would hold each name twice: with
+/// 100,000 configs that, and the room a hash table keeps free, were 3 MiB.
+#[derive(Debug)]
+struct ByKey(Arc<Entry>);
+
+impl Borrow<ConfigKey> for ByKey {
+    fn borrow(&self) -> &ConfigKey {
+        &self.0.key
+    }
+}
+
+impl Hash for ByKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &ByKey) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
 
 /// What a client gets to see under a name.
 #[derive(Clone, Debug)]
@@ -56,7 +82,7 @@ impl Default for Store {
 impl Store {
     /// The formal version.
     pub fn get(&self, key: &ConfigKey) -> Option<Arc<Entry>> {
-        read(self.shard(key)).get(key).cloned()
+        read(self.shard(key)).get(key).map(|found| found.0.clone())
     }
 
     /// The variants, none for most configs.
@@ -149,10 +175,14 @@ impl Store {
     pub(crate) fn publish(&self, key: &ConfigKey, entry: Option<Arc<Entry>>) {
         let new = entry.as_ref().map(|entry| entry.id);
         let old = match entry {
-            Some(entry) => write(self.shard(key)).insert(key.clone(), entry),
-            None => write(self.shard(key)).remove(key),
+            Some(entry) => {
+                assert!(entry.key == *key, "{} under the name of {key}", entry.key);
+                write(self.shard(key)).replace(ByKey(entry))
+            }
+            None => write(self.shard(key)).take(key),
         };
-        let old = old.map(|entry| entry.id);
+        // Freed here, after the lock: readers need not wait for it.
+        let old = old.map(|found| found.0.id);
         if old == new {
             return;
         }
@@ -181,7 +211,7 @@ impl Store {
         self.grays_len.store(grays.len(), Ordering::Release);
     }
 
-    fn shard(&self, key: &ConfigKey) -> &RwLock<HashMap<ConfigKey, Arc<Entry>>> {
+    fn shard(&self, key: &ConfigKey) -> &RwLock<HashSet<ByKey>> {
         let hash = self.hasher.hash_one(key) as usize;
         &self.shards[hash % SHARDS]
     }
