@@ -1,8 +1,8 @@
 //! Bugs put in on purpose (feature `seeded-bugs`), for the harness that has to find them.
 //!
 //! `jepsen seeded` starts servers built with the feature, one bug at a time, and is content when chaos finds
-//! each. `bash tests/sdk/run --broken` does the same with what SDKs can see. Without the feature nothing can be switched on: every check below is a constant `false`, and
-//! `SEEDED_BUG` is a variable like any other.
+//! each. `bash tests/sdk/run --broken` does the same with what SDKs can see. Without the feature nothing can
+//! be switched on: every check below is a constant `false`, and `SEEDED_BUG` is a variable like any other.
 
 /// What to do wrong; the value of `SEEDED_BUG` stands beside each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
