@@ -13,6 +13,10 @@
 //!    listen again only seconds later. So a content that goes back to what the client said last is told like
 //!    any other change.
 //!
+//! 5. *While a listen is under way its connection is told nothing*, and for a moment afterwards: the Go SDK
+//!    (2.3.5) takes every key of a listen for unchanged when the answer comes, those it was notified of
+//!    meanwhile included, and would not look again for minutes.
+//!
 //! Without a leader nothing is told that was not proved before; it is told when there is one.
 
 use std::collections::HashMap;
@@ -21,6 +25,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Services;
@@ -46,6 +51,12 @@ const PROOF_WITHIN: Duration = Duration::from_secs(10);
 /// Rest after a round that could not even be begun.
 const PROOF_REST: Duration = Duration::from_millis(100);
 
+/// From the end of a listen to the notifications that waited for it: its answer is to arrive first.
+const AFTER_ANSWER: Duration = Duration::from_millis(20);
+
+/// A client that listens all the time is told after this all the same.
+const HELD_MAX: Duration = Duration::from_secs(3);
+
 /// Keys registered or compared before other tasks of the thread get their turn; about 100 µs.
 const KEYS_PER_TURN: usize = 256;
 
@@ -54,6 +65,17 @@ const KEYS_PER_TURN: usize = 256;
 pub struct ConfigWatch {
     session: Arc<Session>,
     inner: Mutex<Inner>,
+    /// Listens under way.
+    listens: watch::Sender<usize>,
+}
+
+/// A listen under way.
+struct Listening<'a>(&'a ConfigWatch);
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.0.listens.send_modify(|listens| *listens -= 1);
+    }
 }
 
 #[derive(Debug)]
@@ -150,7 +172,25 @@ impl ConfigWatch {
                 watched: Vec::new(),
                 asked: None,
             }),
+            listens: watch::Sender::new(0),
         }
+    }
+
+    fn begin_listen(&self) -> Listening<'_> {
+        self.listens.send_modify(|listens| *listens += 1);
+        Listening(self)
+    }
+
+    /// Returns once the answers of the listens under way are out.
+    async fn answered(&self) {
+        if *self.listens.borrow() == 0 {
+            return;
+        }
+        let mut listens = self.listens.subscribe();
+        let none = listens.wait_for(|listens| *listens == 0);
+        // Late, or never: this holds the sender.
+        drop(tokio::time::timeout(HELD_MAX, none).await);
+        tokio::time::sleep(AFTER_ANSWER).await;
     }
 
     /// Stops listening to these configs; others are not touched, and unknown ones are no error.
@@ -286,6 +326,7 @@ async fn listen(
     mut entries: Vec<Listened>,
     deadline: Instant,
 ) -> Result<Vec<Listened>> {
+    let _listening = watch.begin_listen();
     let asked = truth.moment();
     let mut anything_differs = false;
     for step in entries.chunks_mut(KEYS_PER_TURN) {
@@ -364,6 +405,7 @@ async fn deliver(
         let rest_ends = outbox.wakes_at();
         tokio::select! {
             due = watch.session.due() => {
+                watch.answered().await;
                 prove(truth, watch).await;
                 note(truth, watch, due, &mut outbox).await;
             }

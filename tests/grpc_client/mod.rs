@@ -330,7 +330,7 @@ async fn send_all(mut stream: SendStream<Bytes>, mut bytes: Bytes, end: bool) ->
     Ok(())
 }
 
-async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work)
         .await
         .expect("it takes longer than anything in these tests")

@@ -232,6 +232,37 @@ async fn r41_a_lagging_node_tells_nothing_before_it_has_caught_up() {
     .await;
 }
 
+/// The Go SDK forgets notifications that come while it waits for the answer of a listen.
+#[tokio::test(start_paused = true)]
+async fn notifications_wait_for_the_answer_of_a_listen() {
+    let node = Scripted::new(&[("a", "1"), ("b", "1")]);
+    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    beside(&node, &watch, &client, async {
+        assert_eq!(listens(&node, &watch, &[("a", "1")]).await, names(&[]));
+        node.publish("a", "2");
+        settle().await;
+        assert_eq!(client.told(), ["a"]);
+        node.leader.send_replace(false);
+        let listening = async {
+            assert_eq!(
+                listens(&node, &watch, &[("b", "0")]).await,
+                names(&["b"]),
+                "what came meanwhile is in the answer"
+            );
+            assert_eq!(client.told(), [""; 0], "nothing before the answer");
+        };
+        tokio::join!(listening, async {
+            settle().await;
+            node.publish("b", "2");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            node.leader.send_replace(true);
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(client.told(), ["b"]);
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_burst_is_merged_and_its_last_change_is_always_told() {
     let node = Scripted::new(&[("a", "0"), ("b", "0")]);
