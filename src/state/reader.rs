@@ -2,20 +2,22 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use raft::Index;
 use storage::{StorageError, Tables, TablesView};
 
+use super::OpenError;
 use super::apply::day_of;
-use super::rows::{self, HistoryHead, RowError};
-use super::{OpenError, rows::read_history};
+use super::rows::{self, HistoryHead, RowError, StoredHistory};
 use crate::config::{
-    Client, ConfigId, Detail, Entry, Gray, GrayVersions, History, HistoryId, Query, Selected, Store,
+    Client, ConfigId, Detail, Entry, Gray, GrayVersions, History, HistoryId, Query, Selected, Store, Variant,
 };
-use crate::model::{ConfigKey, NamespaceId, Page, PageRequest};
+use crate::model::{ConfigKey, Md5, NamespaceId, Page, PageRequest};
 use crate::namespace::{Namespaces, Summary};
 
 /// The applied state, for any number of readers.
@@ -166,7 +168,7 @@ impl Reader {
         let positions = page.offset()..page.offset().saturating_add(page.size).min(total);
         let mut items = Vec::new();
         for position in positions {
-            items.push(row(&tables, key, head.next - 1 - position as u64)?);
+            items.push(row(&tables, key, head, head.next - 1 - position as u64)?);
         }
         self.whole(Page::new(page, total, items))
     }
@@ -177,15 +179,16 @@ impl Reader {
     /// See [`ReadError`].
     pub fn history_row(&self, key: &ConfigKey, id: HistoryId) -> Result<Option<History>, ReadError> {
         let tables = self.tables()?;
+        let head = head(&tables, key)?;
         let HistoryHead {
             mut oldest, mut next, ..
-        } = head(&tables, key)?;
+        } = head;
         // Later rows have higher numbers.
         while oldest < next {
             let middle = oldest + (next - oldest) / 2;
-            let found = row(&tables, key, middle)?;
-            match found.id.cmp(&id) {
-                std::cmp::Ordering::Equal => return self.whole(Some(found)),
+            let found = stored_row(&tables, key, middle)?;
+            match found.row.id.cmp(&id) {
+                std::cmp::Ordering::Equal => return self.whole(Some(filled(&tables, head, middle, found)?)),
                 std::cmp::Ordering::Less => oldest = middle + 1,
                 std::cmp::Ordering::Greater => next = middle,
             }
@@ -201,9 +204,9 @@ impl Reader {
         let tables = self.tables()?;
         let head = head(&tables, key)?;
         for sequence in (head.oldest..head.next).rev() {
-            let found = row(&tables, key, sequence)?;
-            if found.config_id == config {
-                return self.whole(Some(found));
+            let found = stored_row(&tables, key, sequence)?;
+            if found.row.config_id == config {
+                return self.whole(Some(filled(&tables, head, sequence, found)?));
             }
         }
         self.whole(None)
@@ -316,11 +319,56 @@ fn head(tables: &TablesView, key: &ConfigKey) -> Result<HistoryHead, ReadError> 
     Ok(row.map(rows::read_history_head).transpose()?.unwrap_or_default())
 }
 
-fn row(tables: &TablesView, key: &ConfigKey, sequence: u64) -> Result<History, ReadError> {
+fn row(tables: &TablesView, key: &ConfigKey, head: HistoryHead, sequence: u64) -> Result<History, ReadError> {
+    filled(tables, head, sequence, stored_row(tables, key, sequence)?)
+}
+
+fn stored_row(tables: &TablesView, key: &ConfigKey, sequence: u64) -> Result<StoredHistory, ReadError> {
     let row = tables.get(rows::HISTORY, &rows::history_key(key, sequence))?;
-    let missing = || RowError {
+    let missing = || history_error(format!("row {sequence} of {key} is missing"));
+    Ok(rows::read_history(key, row.ok_or_else(missing)?)?)
+}
+
+/// The row with its content, wherever that is: see [`rows::history`].
+fn filled(
+    tables: &TablesView,
+    head: HistoryHead,
+    sequence: u64,
+    stored: StoredHistory,
+) -> Result<History, ReadError> {
+    let StoredHistory {
+        mut row,
+        content_follows,
+    } = stored;
+    if !content_follows {
+        return Ok(row);
+    }
+    let (md5, content) = following(tables, &row.key, sequence + 1..head.next)?;
+    if md5 != row.md5 {
+        let why = format!("what follows row {sequence} of {} is not its content", row.key);
+        return Err(history_error(why).into());
+    }
+    row.content = content;
+    Ok(row)
+}
+
+/// The content of the first of these rows that tells of the formal version; of the config, if none does.
+fn following(tables: &TablesView, key: &ConfigKey, later: Range<u64>) -> Result<(Md5, Bytes), ReadError> {
+    for sequence in later {
+        let StoredHistory { row, .. } = stored_row(tables, key, sequence)?;
+        if row.variant == Variant::Formal {
+            return Ok((row.md5, row.content));
+        }
+    }
+    let gone = || history_error(format!("the newest row of {key} has no config"));
+    let row = tables.get(rows::CONFIGS, key.as_bytes())?.ok_or_else(gone)?;
+    let entry = rows::read_config(key.as_bytes(), row)?.entry;
+    Ok((entry.md5, entry.content))
+}
+
+fn history_error(why: String) -> RowError {
+    RowError {
         table: "history",
-        why: format!("row {sequence} of {key} is missing"),
-    };
-    Ok(read_history(key, row.ok_or_else(missing)?)?)
+        why,
+    }
 }

@@ -28,7 +28,7 @@ use super::command::{
 };
 use super::dedup::{BLOCK, Session};
 use super::outcome::Outcome;
-use crate::config::{ConfigId, Detail, Entry, Gray, History, HistoryId, Labels, Operation};
+use crate::config::{ConfigId, Detail, Entry, Gray, History, HistoryId, Labels, Operation, Variant};
 use crate::model::{ConfigKey, HttpDate};
 use crate::namespace::Namespace;
 
@@ -318,7 +318,19 @@ pub(super) fn history_key(key: &ConfigKey, sequence: u64) -> Vec<u8> {
     bytes
 }
 
+/// A history row as it is stored.
+pub(super) struct StoredHistory {
+    /// Without its content when that follows.
+    pub(super) row: History,
+    /// The content is that of the next row of the formal version; without one, that of the config itself.
+    pub(super) content_follows: bool,
+}
+
+/// The row of an insert of a formal version leaves the content out: what was inserted is there until it is
+/// overwritten or removed, and the row that tells of *that* holds it. Rows go from the oldest on, so
+/// whoever follows is there as long as this one. Most configs are written once: this halves their rows.
 pub(super) fn history(row: &History, day: u64) -> Bytes {
+    let content_follows = row.operation == Operation::Insert && row.variant == Variant::Formal;
     let operation = match row.operation {
         Operation::Insert => wire::Operation::Insert,
         Operation::Update => wire::Operation::Update,
@@ -329,7 +341,11 @@ pub(super) fn history(row: &History, day: u64) -> Bytes {
         config_id: row.config_id.0,
         operation: operation.into(),
         variant: variant_to_wire(&row.variant),
-        content: row.content.clone(),
+        content: if content_follows {
+            Bytes::new()
+        } else {
+            row.content.clone()
+        },
         md5: Bytes::copy_from_slice(row.md5.as_bytes()),
         r#type: type_to_wire(row.kind).into(),
         app_name: row.app_name.to_string(),
@@ -339,6 +355,7 @@ pub(super) fn history(row: &History, day: u64) -> Bytes {
         ip: row.ip.to_string(),
         message: row.message.to_string(),
         day,
+        content_follows,
     };
     row.encode_to_vec().into()
 }
@@ -348,7 +365,7 @@ pub(super) fn read_history_day(row: Bytes) -> Result<u64, RowError> {
     Ok(wire::HistoryRow::decode(row).map_err(row_error("history"))?.day)
 }
 
-pub(super) fn read_history(key: &ConfigKey, row: Bytes) -> Result<History, RowError> {
+pub(super) fn read_history(key: &ConfigKey, row: Bytes) -> Result<StoredHistory, RowError> {
     let table = "history";
     let row = wire::HistoryRow::decode(row).map_err(row_error(table))?;
     let operation = match wire::Operation::try_from(row.operation).map_err(row_error(table))? {
@@ -357,7 +374,8 @@ pub(super) fn read_history(key: &ConfigKey, row: Bytes) -> Result<History, RowEr
         wire::Operation::Delete => Operation::Delete,
     };
     let wrong = |error: CommandError| row_error(table)(error);
-    Ok(History {
+    let content_follows = row.content_follows;
+    let row = History {
         id: HistoryId(row.nid),
         key: key.clone(),
         config_id: ConfigId(row.config_id),
@@ -372,7 +390,8 @@ pub(super) fn read_history(key: &ConfigKey, row: Bytes) -> Result<History, RowEr
         user: row.user.into(),
         ip: row.ip.into(),
         message: row.message.into(),
-    })
+    };
+    Ok(StoredHistory { row, content_follows })
 }
 
 pub(super) fn day_key(day: u64, key: &ConfigKey) -> Vec<u8> {

@@ -145,6 +145,10 @@ pub struct HistoryRow {
     /// the day of the row before it, whatever the clocks said.
     #[prost(uint64, tag = "14")]
     pub day: u64,
+    /// `content` is left out: it is that of the next row that tells of the formal version or, when there is
+    /// none, that of the config itself. Set in every INSERT of a formal version since this field exists.
+    #[prost(bool, tag = "15")]
+    pub content_follows: bool,
 }
 /// A namespace.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,5 +1,7 @@
 //! History: what rows there are, and when they go.
 
+use bytes::Bytes;
+
 use super::support::{Log, Node, key, origin, put};
 use super::{page, run};
 use crate::config::{HistoryId, Operation, Origin, Publish, Removal, Variant};
@@ -92,6 +94,42 @@ fn rows_hold_what_was_before_and_outlive_the_config() {
         .history_newest(&key("d"), rows.items[0].config_id)
         .expect("reads");
     assert_eq!(newest.map(|row| row.operation), Some(Operation::Delete));
+}
+
+/// What a config was made with is stored once, and is told at every step of its life.
+#[test]
+fn the_row_of_an_insert_holds_no_content_and_shows_it() {
+    let (mut node, mut log) = Node::with_session();
+    let inserted = "inserted ".repeat(100);
+    let insert_shows = |node: &Node, content: &str| {
+        let rows = history(node);
+        // The oldest row; a variant's insert is newer.
+        let (operation, shown, _) = rows.last().expect("a row");
+        assert_eq!((*operation, shown.as_str()), (Operation::Insert, content));
+    };
+    let _inserted = run(&mut node, &mut log, put("d", &inserted, 1));
+    let stored = node.rows();
+    let content = inserted.as_bytes();
+    let holds = |row: &&Bytes| row.windows(content.len()).any(|window| window == content);
+    assert_eq!(stored.values().filter(holds).count(), 1);
+    insert_shows(&node, &inserted);
+    let beta = Publish {
+        variant: Variant::beta("10.0.0.1"),
+        ..Publish::new(key("d"), "gray", origin(2))
+    };
+    let _gray = run(&mut node, &mut log, Command::ConfigPut(Box::new(beta)));
+    insert_shows(&node, &inserted);
+    let _updated = run(&mut node, &mut log, put_keeping("two", 3, 100));
+    insert_shows(&node, &inserted);
+    let removal = Removal {
+        key: key("d"),
+        variant: None,
+        origin: origin(4),
+    };
+    let _removed = run(&mut node, &mut log, Command::ConfigRemove(removal));
+    insert_shows(&node, &inserted);
+    let node = node.restart(&log);
+    insert_shows(&node, &inserted);
 }
 
 #[test]
