@@ -2,6 +2,7 @@
 
 pub mod cluster_frame;
 pub mod command;
+pub mod grpc_payload;
 pub mod log_codec;
 pub mod mark;
 pub mod names;
@@ -49,6 +50,7 @@ macro_rules! targets {
 targets! {
     cluster_frame 4_000,
     command 6_000,
+    grpc_payload 2_000,
     log_codec 6_000,
     mark 6_000,
     names 6_000,
