@@ -12,6 +12,7 @@
 //! - [`content`]: keys and contents that can be checked without being kept;
 //! - [`metrics`]: what a server tells of itself;
 //! - [`fanout`]: how soon listeners are told; [`sessions`]: many idle connections;
+//! - [`footprint`]: memory and disk of a node that holds many configs;
 //! - [`run`]: closed and open loops; [`figures`]: what they measured, as text and as JSON;
 //! - [`floor`]: the least a server can do, to compare with; [`compare`]: peers taking turns.
 
@@ -21,6 +22,7 @@ pub mod fanout;
 pub mod figures;
 pub mod floor;
 mod floor_grpc;
+pub mod footprint;
 pub mod grpc;
 mod grpc_work;
 pub mod http;

@@ -1,8 +1,8 @@
 //! `loadtest`: load over HTTP and gRPC, listeners, idle connections, the floor server, peers side by side.
 
 use std::io::Write as _;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use loadtest::compare::{Comparison, wait_until_it_serves};
 use loadtest::fanout::{self, FanoutPlan};
 use loadtest::floor;
+use loadtest::footprint::{self, Footprint};
 use loadtest::ports;
 use loadtest::process::{Child, Program, Scratch, describe};
 use loadtest::run::{Check, Plan, Work, run};
@@ -34,6 +35,8 @@ enum Command {
     Fanout(FanoutArguments),
     /// Hold idle gRPC connections with heartbeats and churn, and look at the server's memory.
     Idle(IdleArguments),
+    /// Publish many configs once and see what memory and disk a node takes to hold them.
+    Footprint(FootprintArguments),
     /// Serve ready-made answers with hyper and a group commit: what a server costs above this is its own doing.
     Floor(FloorArguments),
     /// Start peers from a JSON file, let them take turns, print ratios.
@@ -133,6 +136,37 @@ struct ConfigArguments {
 const SYNC_METRIC: &str = "rnacos_log_syncs_total";
 
 #[derive(Debug, Args)]
+struct FootprintArguments {
+    /// Address of a running node, `host:port`; with --pid and --dir. Without one, --server is started.
+    #[arg(long, requires_all = ["pid", "dir"])]
+    address: Option<String>,
+    /// Its process id.
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Its data folder.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Server binary to start on a fresh folder, one node with default settings, and to start again.
+    #[arg(long, default_value = "../target/release/rnacos")]
+    server: PathBuf,
+    /// Number of configs.
+    #[arg(long, default_value_t = 100_000)]
+    configs: u32,
+    /// Bytes of a content.
+    #[arg(long, default_value_t = 1024)]
+    size: usize,
+    /// Seconds between the last write and the look at memory and disk.
+    #[arg(long, default_value_t = 60.0)]
+    settle: f64,
+    /// Seed of contents and keys.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct FloorArguments {
     /// Port on 127.0.0.1.
     #[arg(long)]
@@ -171,6 +205,7 @@ fn main() -> anyhow::Result<()> {
             Command::Config(config) => Box::pin(load(config)).await,
             Command::Fanout(fanout) => Box::pin(fan_out(fanout)).await,
             Command::Idle(idle) => Box::pin(hold(idle)).await,
+            Command::Footprint(arguments) => Box::pin(take_footprint(arguments)).await,
             Command::Floor(floor) => floor::serve(floor.port, &floor.dir, floor.size, !floor.no_sync).await,
             Command::Compare(compare) => Box::pin(side_by_side(compare)).await,
         }
@@ -199,22 +234,7 @@ impl Target {
         }
         let port = ports::pairs(1)?[0];
         let address = format!("127.0.0.1:{port}");
-        let path = std::fs::canonicalize(&self.server).with_context(|| {
-            format!(
-                "{} (build it, or give --server or --address)",
-                self.server.display()
-            )
-        })?;
-        let mut child = lone_node(path, port, &served._scratch).start()?;
-        wait_until_it_serves(&address, Check::Content, || match child.ended()? {
-            None => Ok(()),
-            Some(status) => anyhow::bail!(
-                "the server ended ({}); it said:\n{}",
-                describe(status),
-                child.said()
-            ),
-        })
-        .await?;
+        let child = serving(&lone_node(&self.server, port, &served._scratch)?, &address).await?;
         served.addresses.push(address);
         served.pids.push(child.pid());
         served._server = Some(child);
@@ -307,7 +327,92 @@ async fn load(arguments: ConfigArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn lone_node(path: PathBuf, port: u16, scratch: &Scratch) -> Program {
+/// Starts the program and waits until it serves.
+async fn serving(program: &Program, address: &str) -> anyhow::Result<Child> {
+    let mut child = program.start()?;
+    wait_until_it_serves(address, Check::Content, || match child.ended()? {
+        None => Ok(()),
+        Some(status) => anyhow::bail!(
+            "the server ended ({}); it said:\n{}",
+            describe(status),
+            child.said()
+        ),
+    })
+    .await?;
+    Ok(child)
+}
+
+/// How long memory may settle after a start before it is looked at.
+const AFTER_START: Duration = Duration::from_secs(5);
+
+/// How long a server may take to end.
+const END_PATIENCE: Duration = Duration::from_secs(30);
+
+async fn take_footprint(arguments: FootprintArguments) -> anyhow::Result<()> {
+    let settle = Duration::from_secs_f64(arguments.settle);
+    let found = match (&arguments.address, arguments.pid, &arguments.dir) {
+        (Some(address), Some(pid), Some(folder)) => {
+            let plan = footprint_plan(&arguments, address, pid);
+            footprint::fill(&plan, folder, settle).await?
+        }
+        _ => footprint_of_own(&arguments, settle).await?,
+    };
+    say(&if arguments.json {
+        serde_json::to_string(&found)?
+    } else {
+        found.text()
+    })?;
+    let wrong = found.wrong();
+    anyhow::ensure!(wrong == 0, "{wrong} configs were not given back");
+    Ok(())
+}
+
+/// Starts the server, fills it, and starts it again on the same folder.
+async fn footprint_of_own(arguments: &FootprintArguments, settle: Duration) -> anyhow::Result<Footprint> {
+    let scratch = Scratch::new(None, "loadtest-footprint")?;
+    let port = ports::pairs(1)?[0];
+    let (address, folder) = (format!("127.0.0.1:{port}"), scratch.path().join("db"));
+    let program = lone_node(&arguments.server, port, &scratch)?;
+    let started = Instant::now();
+    let mut child = serving(&program, &address).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    tokio::time::sleep(AFTER_START).await;
+    let plan = footprint_plan(arguments, &address, child.pid());
+    let empty = footprint::look(&plan, &folder, seconds, false).await?;
+    let mut found = footprint::fill(&plan, &folder, settle).await?;
+    found.empty = Some(empty);
+    let ended = child.terminate(END_PATIENCE)?;
+    anyhow::ensure!(ended.is_some(), "the server did not end when it was asked to");
+    let started = Instant::now();
+    let child = serving(&program, &address).await?;
+    let seconds = started.elapsed().as_secs_f64();
+    tokio::time::sleep(AFTER_START).await;
+    let plan = footprint_plan(arguments, &address, child.pid());
+    found.again = Some(footprint::look(&plan, &folder, seconds, true).await?);
+    Ok(found)
+}
+
+fn footprint_plan(arguments: &FootprintArguments, address: &str, pid: u32) -> Plan {
+    Plan {
+        name: address.to_owned(),
+        addresses: vec![address.to_owned()],
+        work: Work::Read,
+        connections: 1,
+        duration: Duration::ZERO,
+        warm_up: Duration::ZERO,
+        size: arguments.size,
+        keys: arguments.configs,
+        rate: None,
+        check: Check::Content,
+        seed: arguments.seed,
+        pids: vec![pid],
+        sync_metric: SYNC_METRIC.to_owned(),
+    }
+}
+
+fn lone_node(server: &Path, port: u16, scratch: &Scratch) -> anyhow::Result<Program> {
+    let path = std::fs::canonicalize(server)
+        .with_context(|| format!("{} (build it, or give --server or --address)", server.display()))?;
     let environment = [
         ("RNACOS_HTTP_PORT", port.to_string()),
         ("RNACOS_GRPC_PORT", (port + ports::GRPC_OFFSET).to_string()),
@@ -318,7 +423,7 @@ fn lone_node(path: PathBuf, port: u16, scratch: &Scratch) -> Program {
         ),
         ("RUST_LOG", "warn".to_owned()),
     ];
-    Program {
+    Ok(Program {
         path,
         arguments: Vec::new(),
         environment: environment
@@ -327,7 +432,7 @@ fn lone_node(path: PathBuf, port: u16, scratch: &Scratch) -> Program {
             .collect(),
         directory: scratch.path().to_path_buf(),
         output: scratch.path().join("output.log"),
-    }
+    })
 }
 
 async fn side_by_side(arguments: CompareArguments) -> anyhow::Result<()> {
