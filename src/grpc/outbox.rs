@@ -147,8 +147,9 @@ impl Outbox {
         waiting.max(self.line.blocked_for_ms())
     }
 
-    /// Ends the stream: with the gRPC status OK, so that the client sees a server that closes and not a
-    /// failure. What waits is dropped. Doing it twice changes nothing.
+    /// Ends the stream: with the gRPC status UNAVAILABLE. The Python SDK reconnects only after an error; an
+    /// end with OK leaves it deaf for good, because it takes 301 of its health check for healthy. What waits
+    /// is dropped. Doing it twice changes nothing.
     pub(super) fn end(&self) {
         let mut state = self.state();
         let Some(mut stream) = state.stream.take() else {
@@ -157,8 +158,12 @@ impl Outbox {
         if state.is_amid {
             stream.send_reset(Reason::CANCEL);
         } else {
-            let mut trailers = HeaderMap::with_capacity(1);
-            trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            let mut trailers = HeaderMap::with_capacity(2);
+            trailers.insert("grpc-status", HeaderValue::from_static("14"));
+            trailers.insert(
+                "grpc-message",
+                HeaderValue::from_static("the server closes this connection"),
+            );
             // The connection may be gone; then the client knows.
             let _ = stream.send_trailers(trailers);
         }
