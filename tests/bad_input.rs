@@ -36,7 +36,7 @@ enum Shape {
 fn shape(path: &str) -> Shape {
     match path {
         "/v1/raft/metrics" => Shape::Plain,
-        path if path.starts_with("/v1/") => Shape::Text,
+        path if path.starts_with("/v1/") || path.starts_with("/v2/core/loader/") => Shape::Text,
         path if path.starts_with("/v2/") || path.starts_with("/v3/") => Shape::Coded,
         _ => Shape::Plain,
     }

@@ -11,6 +11,7 @@ use super::outbox::Outbox;
 use super::push::Pushes;
 use crate::metrics::Grpc;
 use crate::service::Caller;
+use crate::shutdown::Shutdown;
 
 /// A client that is registered: it has sent its setup on the stream of its connection.
 ///
@@ -170,13 +171,16 @@ pub struct Registry {
     /// By the number of the line. No larger than the number of connections.
     clients: Mutex<HashMap<u64, Arc<Client>>>,
     metrics: Arc<Grpc>,
+    /// Begins when clients are to go.
+    stopping: Shutdown,
 }
 
 impl Registry {
-    pub(super) fn new(metrics: Arc<Grpc>) -> Registry {
+    pub(super) fn new(metrics: Arc<Grpc>, stopping: Shutdown) -> Registry {
         Registry {
             clients: Mutex::default(),
             metrics,
+            stopping,
         }
     }
 
@@ -198,6 +202,14 @@ impl Registry {
     /// True when nobody is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    pub(super) fn metrics(&self) -> &Arc<Grpc> {
+        &self.metrics
+    }
+
+    pub(super) fn stopping(&self) -> &Shutdown {
+        &self.stopping
     }
 
     pub(super) fn add(&self, client: Arc<Client>) {

@@ -53,7 +53,8 @@ impl Gateway {
     pub fn new(services: Arc<Services>, stopping: Shutdown) -> Arc<Gateway> {
         let metrics = services.metrics.grpc.clone();
         let table = Table::new(handlers::rows());
-        let gateway = Gateway::with(Some(services), table, metrics, stopping);
+        let gateway = Gateway::with(Some(services.clone()), table, metrics, stopping);
+        services.set_clients(gateway.registry.clone());
         gateway
             .stopping
             .spawn_while_running(gateway.clone().become_ready());
@@ -67,7 +68,7 @@ impl Gateway {
         stopping: Shutdown,
     ) -> Arc<Gateway> {
         let gateway = Arc::new(Gateway {
-            registry: Arc::new(Registry::new(metrics.clone())),
+            registry: Arc::new(Registry::new(metrics.clone(), stopping.clone())),
             table,
             readiness: Readiness::default(),
             metrics,

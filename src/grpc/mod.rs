@@ -17,6 +17,7 @@
 //! - [`push`], `outbox`: pushes and their acknowledgements; a client that does not read is *busy* and holds
 //!   nobody up.
 //! - [`dispatch`]: the table of types; `handlers`: its rows.
+//! - `moving`: asking clients to go to another node.
 //! - `detection`: clients that are silent or stuck. `readiness`: when clients are served at all.
 //!
 //! It must not know what a config is: that is in `handlers`, which call services.
@@ -35,6 +36,7 @@ mod gateway;
 mod handlers;
 pub mod line;
 pub mod listener;
+mod moving;
 mod outbox;
 pub mod push;
 mod readiness;

@@ -71,6 +71,8 @@ pub enum Access {
     NamespaceWrite,
     /// Looks at the cluster.
     Operator,
+    /// Changes something of the cluster or of who is connected to it.
+    OperatorWrite,
 }
 
 /// How errors are told.
@@ -173,7 +175,7 @@ const fn row(verb: Verb, path: &'static str, access: Access, dialect: Dialect, h
     }
 }
 
-use self::Access::{ConfigRead, ConfigWrite, NamespaceRead, NamespaceWrite, Open, Operator};
+use self::Access::{ConfigRead, ConfigWrite, NamespaceRead, NamespaceWrite, Open, Operator, OperatorWrite};
 use self::Dialect::{Plain, V1, V1Config, V2};
 use self::Verb::{Delete, Get, Post, Put};
 
@@ -290,6 +292,21 @@ pub static ROUTES: &[Route] = &[
     ),
     row(Get, "/v1/console/server/state", Open, V1, operation::server_state),
     row(Get, "/v1/raft/metrics", Operator, Plain, operation::raft_metrics),
+    row(Get, "/v2/core/loader/current", Operator, V1, v2::loader::current),
+    row(
+        Get,
+        "/v2/core/loader/reloadCurrent",
+        OperatorWrite,
+        V1,
+        v2::loader::reload_current,
+    ),
+    row(
+        Get,
+        "/v2/core/loader/reloadClient",
+        OperatorWrite,
+        V1,
+        v2::loader::reload_client,
+    ),
     row(
         Get,
         "/v2/console/namespace",

@@ -4,6 +4,7 @@
 //! values, answers too; a [`Caller`] says who asks.
 
 mod cluster_metrics;
+pub mod clients;
 pub mod config;
 mod freshness;
 pub mod fuzzy;
@@ -54,6 +55,8 @@ pub struct Services {
     freshness: Freshness,
     /// Ends what waits for changes.
     stopping: Shutdown,
+    /// Who is connected over gRPC, once that adapter is there.
+    clients: std::sync::OnceLock<Arc<dyn clients::Connected>>,
     /// Counters of the hot paths.
     pub metrics: Metrics,
     /// Bound of the HTTP connections; `None`: what the open-file limit leaves.
@@ -118,6 +121,7 @@ impl Services {
             push: parts.push,
             freshness: Freshness::default(),
             stopping: parts.stopping,
+            clients: std::sync::OnceLock::new(),
             metrics: Metrics {
                 http: parts.http,
                 grpc: parts.grpc,

@@ -479,6 +479,23 @@ pub(crate) fn rows() -> Vec<Row> {
                 case("tenant=a%20b", 400, ILLEGAL),
             ],
         ),
+        row(
+            "GET",
+            "/v2/core/loader/reloadCurrent",
+            vec![
+                missing("", "count", "Integer"),
+                unreadable("count=x", "java.lang.Integer", "x"),
+                case("count=1&redirectAddress=x", 400, "is not ip:port"),
+            ],
+        ),
+        row(
+            "GET",
+            "/v2/core/loader/reloadClient",
+            vec![
+                missing("", "connectionId", "String"),
+                case("connectionId=x&redirectAddress=y", 400, "is not ip:port"),
+            ],
+        ),
     ];
     for verb in ["GET", "POST", "PUT", "DELETE"] {
         rows.push(row(verb, "/v1/console/namespaces", v1_namespace(verb)));
@@ -490,6 +507,7 @@ pub(crate) fn rows() -> Vec<Row> {
         "/v1/console/health/readiness",
         "/v1/console/server/state",
         "/v1/raft/metrics",
+        "/v2/core/loader/current",
         "/v2/console/namespace/list",
         "/v2/console/health/liveness",
         "/v2/console/health/readiness",

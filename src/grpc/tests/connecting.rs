@@ -9,6 +9,7 @@ use proto::nacos::remote::{ConnectionSetupRequest, SetupAckRequest};
 use tokio::time::{Instant, sleep};
 
 use super::support::*;
+use crate::service::clients::{Connected as _, Destination};
 
 #[tokio::test(start_paused = true)]
 async fn a_client_comes_as_java_does_and_is_known_by_what_it_said() {
@@ -169,6 +170,46 @@ async fn a_client_that_talks_is_never_asked() {
     }
     assert_eq!(port.metrics.detections.load(Relaxed), 0);
     assert!(!ours.is_gone());
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_are_asked_to_move_a_few_at_a_time_and_the_newest_first() {
+    let port = Port::open();
+    let mut clients = Vec::new();
+    for _ in 0..150 {
+        clients.push(port.registered().await);
+    }
+    let to = Destination {
+        ip: "10.0.0.2".to_owned(),
+        port: 8848,
+    };
+    let registry = port.gateway.registry();
+    assert_eq!(registry.list().len(), 150);
+    assert_eq!(registry.move_all_but(30, Some(&to)), 120);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(port.metrics.resets.load(Relaxed), 100, "the first batch");
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(port.metrics.resets.load(Relaxed), 120);
+    let mut asked = 0;
+    for (_, stream, ours) in &mut clients {
+        let Ok(push) = tokio::time::timeout(Duration::from_millis(1), stream.next()).await else {
+            continue;
+        };
+        let push = push.expect("a push");
+        assert_eq!(push.type_name(), "ConnectResetRequest");
+        let body = json(&push);
+        assert_eq!(
+            (&body["serverIp"], &body["serverPort"]),
+            (&"10.0.0.2".into(), &"8848".into())
+        );
+        assert_eq!(body["connectionId"], *ours.id);
+        asked += 1;
+    }
+    assert_eq!(asked, 120);
+    assert!(!registry.move_one("nobody", None));
+    assert!(registry.move_one(&clients[0].2.id, None));
+    let push = clients[0].1.next().await.expect("a push");
+    assert!(json(&push).get("serverIp").is_none(), "no recommendation");
 }
 
 /// The stream ends at once, so that the client goes elsewhere; what is being answered is answered.

@@ -1,4 +1,5 @@
 //! API v2: `{code,message,data}`.
 
 pub(super) mod health;
+pub(super) mod loader;
 pub(super) mod namespace;
