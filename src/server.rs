@@ -28,6 +28,7 @@ use crate::clock;
 use crate::cluster::{ClusterToken, Credentials, Door, Identity, Kind, Local, Transport};
 use crate::consensus::{self, Handle, Node, NodeParts};
 use crate::grpc::listener::{Limits, Listener, Unimplemented};
+use crate::grpc::tls::{Files, Tls};
 use crate::grpc::{self, Gateway};
 use crate::push::ConfigPush;
 use crate::service::{Parts, Services};
@@ -75,6 +76,7 @@ impl Server {
     pub async fn start_tuned(mut settings: Settings, tuning: Tuning) -> anyhow::Result<Server> {
         let http = bind_http(settings.network.http_address()).await?;
         let http_address = http.local_addr()?;
+        let tls = load_tls(&settings).await?;
         let listener = Listener::bind(settings.network.grpc_address(), Limits::default())?;
         let grpc_address = listener.local_address();
         if let Some(host) = settings.cluster.node_address.strip_suffix(":0") {
@@ -158,6 +160,10 @@ impl Server {
         }));
         let gateway = Gateway::new(Arc::clone(&services), clients.clone());
         let counters = Arc::clone(&services.metrics.grpc);
+        if let Some(tls) = &tls {
+            clients.spawn_while_running(Arc::clone(tls).follow());
+        }
+        let listener = listener.with_tls(tls);
         listener.serve(Some(door), gateway, counters, &clients, &network);
         drop(clients.spawn(crate::http::serve(http, services, clients.clone())));
         tracing::info!(http = %http_address, grpc = %grpc_address, node = identity.id.0, boot = identity.boot.0, "serving");
@@ -359,6 +365,17 @@ async fn open(folder: Folder, settings: &Settings) -> anyhow::Result<Opened> {
         );
     }
     Ok(opened)
+}
+
+async fn load_tls(settings: &Settings) -> anyhow::Result<Option<Arc<Tls>>> {
+    let Some((certificates, key)) = settings.network.grpc_tls.clone() else {
+        return Ok(None);
+    };
+    let loaded = blocking(move || Tls::load(Files { certificates, key })).await?;
+    let tls = loaded.context(
+        "TLS of the gRPC port: correct or unset RNACOS_GRPC_TLS_CERT_FILE and RNACOS_GRPC_TLS_KEY_FILE",
+    )?;
+    Ok(Some(Arc::new(tls)))
 }
 
 async fn bind_http(address: SocketAddr) -> anyhow::Result<TcpListener> {

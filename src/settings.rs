@@ -54,6 +54,8 @@ pub struct Network {
     pub workers: usize,
     /// HTTP connections at a time; `None`: what the open-file limit leaves.
     pub connections_max: Option<usize>,
+    /// Certificate chain and key of the gRPC port, PEM files; `None`: no TLS there.
+    pub grpc_tls: Option<(PathBuf, PathBuf)>,
 }
 
 impl Network {
@@ -424,6 +426,18 @@ fn network(sources: &mut Sources) -> Network {
     if http_port == grpc_port && http_port != 0 {
         sources.mistake("RNACOS_GRPC_PORT", "a port other than the HTTP port is expected");
     }
+    let certificate = sources.take_optional("RNACOS_GRPC_TLS_CERT_FILE", value::text);
+    let key = sources.take_optional("RNACOS_GRPC_TLS_KEY_FILE", value::text);
+    if certificate.is_some() != key.is_some() {
+        let missing = match certificate {
+            Some(_) => "RNACOS_GRPC_TLS_KEY_FILE",
+            None => "RNACOS_GRPC_TLS_CERT_FILE",
+        };
+        sources.mistake(
+            missing,
+            "certificate and key belong together: RNACOS_GRPC_TLS_CERT_FILE and RNACOS_GRPC_TLS_KEY_FILE",
+        );
+    }
     let cores = || std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     Network {
         host: sources.take("RNACOS_SDK_HOST", value::ip, || IpAddr::from([0, 0, 0, 0])),
@@ -431,6 +445,9 @@ fn network(sources: &mut Sources) -> Network {
         grpc_port,
         workers: sources.take("RNACOS_HTTP_WORKERS", value::count, cores),
         connections_max: sources.take_optional("RNACOS_HTTP_CONNECTIONS_MAX", value::count),
+        grpc_tls: certificate
+            .zip(key)
+            .map(|(certificate, key)| (certificate.into(), key.into())),
     }
 }
 

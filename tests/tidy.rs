@@ -312,6 +312,8 @@ const LICENCES: &[&str] = &[
 
 /// Packages that come in twice, and for whose sake.
 const TWICE: &[&str] = &[
+    // ring (TLS) asks the system for randomness through an older one.
+    "getrandom",
     // Each of fjall's caches and maps pins its own.
     "hashbrown",
     // protox (compiles the .proto files in a test) and the miette below it.

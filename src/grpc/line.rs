@@ -17,6 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
+
+use super::tls::Tls;
 
 use crate::clock;
 
@@ -166,45 +169,52 @@ pub(super) struct Wire {
 #[derive(Debug)]
 pub(super) enum WireKind {
     Clear(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
     /// For tests in virtual time, which sockets would disturb.
     #[cfg(test)]
     Memory(tokio::io::DuplexStream),
 }
 
 impl Wire {
-    /// Makes it ready for HTTP/2.
+    /// A connection as it was accepted, made ready for HTTP/2: in TLS if it begins so and there is a
+    /// certificate.
     ///
     /// # Errors
     /// The connection is of no use.
-    pub(super) async fn prepare(&mut self) -> io::Result<()> {
-        match &mut self.kind {
-            WireKind::Clear(stream) => Wire::prepare_socket(stream).await,
-            #[cfg(test)]
-            WireKind::Memory(_) => Ok(()),
-        }
-    }
-
-    async fn prepare_socket(stream: &TcpStream) -> io::Result<()> {
-        // Frames are written whole; waiting for more to send would only add a delayed ack.
-        stream.set_nodelay(true)?;
-        SockRef::from(stream).set_tcp_keepalive(&keepalive())?;
-        let mut first = [0];
-        // A closed connection peeks nothing; h2 then says so.
-        if stream.peek(&mut first).await? == 1 && first == [TLS_HANDSHAKE] {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "TLS is not served on this port",
-            ));
-        }
-        Ok(())
+    pub(super) async fn prepare(self, tls: Option<&Tls>) -> io::Result<Wire> {
+        let Wire { kind, line } = self;
+        let kind = match kind {
+            WireKind::Clear(stream) => prepare_socket(stream, tls).await?,
+            other => other,
+        };
+        Ok(Wire { kind, line })
     }
 
     fn bytes(self: Pin<&mut Self>) -> Pin<&mut dyn Bytes> {
         match &mut self.get_mut().kind {
             WireKind::Clear(stream) => Pin::new(stream),
+            WireKind::Tls(stream) => Pin::new(stream),
             #[cfg(test)]
             WireKind::Memory(stream) => Pin::new(stream),
         }
+    }
+}
+
+async fn prepare_socket(stream: TcpStream, tls: Option<&Tls>) -> io::Result<WireKind> {
+    // Frames are written whole; waiting for more to send would only add a delayed ack.
+    stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
+    let mut first = [0];
+    // A closed connection peeks nothing; h2 then says so.
+    if stream.peek(&mut first).await? == 0 || first != [TLS_HANDSHAKE] {
+        return Ok(WireKind::Clear(stream));
+    }
+    match tls {
+        Some(tls) => Ok(WireKind::Tls(Box::new(tls.accept(stream).await?))),
+        None => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "TLS, and this node has no certificate (RNACOS_GRPC_TLS_CERT_FILE)",
+        )),
     }
 }
 
@@ -253,6 +263,7 @@ impl AsyncWrite for Wire {
     fn is_write_vectored(&self) -> bool {
         match &self.kind {
             WireKind::Clear(stream) => stream.is_write_vectored(),
+            WireKind::Tls(stream) => stream.is_write_vectored(),
             #[cfg(test)]
             WireKind::Memory(stream) => stream.is_write_vectored(),
         }

@@ -19,7 +19,7 @@
 //! Pings of HTTP/2 are answered, however many: Go pings each minute on idle connections. A host that is gone
 //! is found by TCP keepalive (30 s, then each 10 s), a client that is silent by `detection`.
 //!
-//! TLS and clear text are told apart by the first byte; TLS is not served yet and closed.
+//! TLS and clear text are told apart by the first byte; without a certificate TLS is closed.
 
 use std::collections::HashMap;
 use std::io;
@@ -38,6 +38,7 @@ use tracing::{debug, warn};
 
 use super::line::{Line, Order, Wire, WireKind};
 use super::session::{Http, Session};
+use super::tls::Tls;
 use crate::cluster::{BoxFuture, Door, Exchange};
 use crate::metrics::Grpc;
 use crate::shutdown::Shutdown;
@@ -147,6 +148,7 @@ pub struct Listener {
     tcp: TcpListener,
     local: SocketAddr,
     limits: Limits,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Listener {
@@ -169,7 +171,19 @@ impl Listener {
         socket.bind(address)?;
         let tcp = socket.listen(1024)?;
         let local = tcp.local_addr()?;
-        Ok(Listener { tcp, local, limits })
+        Ok(Listener {
+            tcp,
+            local,
+            limits,
+            tls: None,
+        })
+    }
+
+    /// Serves TLS, too.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Arc<Tls>>) -> Listener {
+        self.tls = tls;
+        self
     }
 
     /// The address, with the port the system chose for port 0.
@@ -189,8 +203,15 @@ impl Listener {
         clients: &Shutdown,
         network: &Shutdown,
     ) {
-        let Listener { tcp, local, limits } = self;
-        let server = Server::new(door, other, limits, local, metrics, clients, network);
+        let Listener {
+            tcp,
+            local,
+            limits,
+            tls,
+        } = self;
+        let mut server = Server::new(door, other, limits, local, metrics, clients, network);
+        server.tls = tls;
+        let server = Arc::new(server);
         drop(network.spawn(server.clone().accept(tcp)));
         drop(network.spawn(server.tell_when_to_go()));
     }
@@ -207,6 +228,7 @@ pub(super) struct Server {
     pub(super) door: Option<Arc<Door>>,
     pub(super) other: Arc<dyn Handler>,
     local: SocketAddr,
+    tls: Option<Arc<Tls>>,
     pub(super) limits: Limits,
     slots: Arc<Semaphore>,
     reserve: Arc<Semaphore>,
@@ -235,11 +257,12 @@ impl Server {
         metrics: Arc<Grpc>,
         clients: &Shutdown,
         network: &Shutdown,
-    ) -> Arc<Server> {
-        Arc::new(Server {
+    ) -> Server {
+        Server {
             door,
             other,
             local,
+            tls: None,
             limits,
             slots: Arc::new(Semaphore::new(limits.connections_max)),
             reserve: Arc::new(Semaphore::new(limits.peer_reserve)),
@@ -247,7 +270,7 @@ impl Server {
             metrics,
             clients: clients.clone(),
             network: network.clone(),
-        })
+        }
     }
 
     async fn accept(self: Arc<Server>, tcp: TcpListener) {
@@ -344,8 +367,8 @@ impl Server {
         }
     }
 
-    async fn open(&self, mut wire: Wire) -> io::Result<Http> {
-        wire.prepare().await?;
+    async fn open(&self, wire: Wire) -> io::Result<Http> {
+        let wire = wire.prepare(self.tls.as_deref()).await?;
         h2::server::Builder::new()
             .max_concurrent_streams(self.limits.streams_max)
             .max_header_list_size(self.limits.header_bytes_max)

@@ -18,6 +18,7 @@
 //!   nobody up.
 //! - [`dispatch`]: the table of types; `handlers`: its rows.
 //! - `moving`: asking clients to go to another node.
+//! - [`tls`]: the certificate, and its renewal.
 //! - `detection`: clients that are silent or stuck. `readiness`: when clients are served at all.
 //!
 //! It must not know what a config is: that is in `handlers`, which call services.
@@ -42,6 +43,7 @@ pub mod push;
 mod readiness;
 mod session;
 mod stream;
+pub mod tls;
 
 pub use connection::{Client, Registry, Setup};
 pub use gateway::{Gateway, counters};

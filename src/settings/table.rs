@@ -102,6 +102,22 @@ pub const SETTINGS: &[Setting] = &[
         "HTTP connections at a time. Further ones are answered 503 and closed.",
     ),
     row(
+        NETWORK,
+        "RNACOS_GRPC_TLS_CERT_FILE",
+        "grpc-tls-cert-file",
+        "FILE",
+        "none: no TLS on the gRPC port",
+        "Certificate chain (PEM) with which the gRPC port serves TLS beside clear text; read again when it changes, and on SIGHUP.",
+    ),
+    row(
+        NETWORK,
+        "RNACOS_GRPC_TLS_KEY_FILE",
+        "grpc-tls-key-file",
+        "FILE",
+        "none",
+        "Key (PEM) of that certificate.",
+    ),
+    row(
         STORAGE,
         "RNACOS_DATA_DIR",
         "data-dir",
@@ -307,11 +323,11 @@ pub const NOT_TAKEN: &[NotTaken] = &[
     no("RNACOS_NAMING_INSTANCE_METADATA_PERSISTENCE_ENABLE", NO_NAMING),
     no(
         "RNACOS_GRPC_DETECTION_TIMEOUT_SECOND",
-        "there is no gRPC API for SDKs yet",
+        "silent clients are asked after 20 s and closed 5 s later, as by the Java server",
     ),
     no(
         "RNACOS_ENABLE_GRPC_DETECTION_LOG",
-        "there is no gRPC API for SDKs yet",
+        "closed connections are logged and counted in /metrics",
     ),
     no("RNACOS_MCP_HTTP_TIMEOUT_SECOND", "there is no MCP server here"),
     refused("RNACOS_LDAP_ENABLE", NO_LDAP),

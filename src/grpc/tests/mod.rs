@@ -2,6 +2,7 @@
 //! every task waits, and a test that waits 300 seconds takes none.
 
 mod connecting;
+mod encrypted;
 mod pushing;
 mod support;
 mod wrong;

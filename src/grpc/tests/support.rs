@@ -1,5 +1,6 @@
 //! A gateway without services, whose table has handlers of the test.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +17,8 @@ use crate::error::Error;
 use crate::grpc::Gateway;
 use crate::grpc::dispatch::{Call, Failure, Row, Table, rows};
 use crate::grpc::line::WireKind;
-use crate::grpc::listener::{Limits, Server};
+use crate::grpc::listener::{Limits, Listener, Server};
+use crate::grpc::tls::Tls;
 use crate::metrics::Grpc;
 use crate::shutdown::Shutdown;
 
@@ -55,6 +57,7 @@ impl Port {
             &clients,
             &network,
         );
+        let server = Arc::new(server);
         drop(network.spawn(server.clone().tell_when_to_go()));
         Port {
             gateway,
@@ -63,6 +66,21 @@ impl Port {
             clients,
             network,
         }
+    }
+
+    /// A node that has its data, on a socket.
+    pub(super) fn on_socket(tls: Option<Arc<Tls>>) -> (Port, SocketAddr) {
+        let port = Port::open();
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), Limits::default()).expect("a free port");
+        let address = listener.local_address();
+        listener.with_tls(tls).serve(
+            None,
+            port.gateway.clone(),
+            port.metrics.clone(),
+            &port.clients,
+            &port.network,
+        );
+        (port, address)
     }
 
     /// The client's end of a new connection; each comes from another port.
