@@ -11,8 +11,9 @@ pub struct Heard {
     pub known: Revision,
     /// Their digest.
     pub sums: Box<[u64; BUCKETS]>,
-    /// The origin itself is heard, so these are not the last words of one that is gone.
-    pub live: bool,
+    /// `None` while the sender hears the origin itself; else for how long nobody has, ms. It travels along,
+    /// so that a grace is not begun again by whoever takes over the copies.
+    pub absent_ms: Option<u64>,
 }
 
 /// One message on the stream from a node to a peer.
@@ -55,6 +56,8 @@ pub enum Message {
         /// The sender's logical time.
         clock: Stamp,
     },
+    /// Asks for a [`Message::Verify`] at once: the sender has lost a peer while it loads.
+    Tell,
     /// Asks for all records of an origin in these buckets.
     Ask {
         /// Whose.

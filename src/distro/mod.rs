@@ -26,4 +26,4 @@ pub use protocol::{Distro, Out, Sizes};
 pub use responsible::responsible;
 
 #[cfg(test)]
-mod sim;
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::naming::bugs::{Bug, has};
 use crate::naming::{BUCKETS, Batch, Bucket, Digest, Origin, Refused, Registry, Revision};
 
 use super::message::{Heard, Message};
@@ -89,7 +90,11 @@ pub struct Distro {
     /// Per node the newest boot whose records were given up: they are not taken from others again, who
     /// may give them up a little later.
     given_up: BTreeMap<u64, u64>,
+    /// Who shared responsibility when it was looked at last.
+    lived: BTreeSet<u64>,
     verified_ms: u64,
+    /// A peer was lost since the last [`Distro::poll`].
+    lost: bool,
     /// Since when this node loads; `None` when it has done so.
     loading_since: Option<u64>,
     out: Vec<Out>,
@@ -104,7 +109,9 @@ impl Distro {
             peers: BTreeMap::new(),
             absent: BTreeMap::new(),
             given_up: BTreeMap::new(),
+            lived: BTreeSet::from([me.node]),
             verified_ms: now_ms,
+            lost: false,
             loading_since: Some(now_ms),
             out: Vec::new(),
         };
@@ -190,8 +197,10 @@ impl Distro {
     }
 
     /// A stream to a peer has ended; what was on its way may be lost.
+    ///
+    /// A node that is loading asks the others again with the next [`Distro::poll`].
     pub fn on_disconnected(&mut self, peer: u64) {
-        self.peers.remove(&peer);
+        self.lost |= self.peers.remove(&peer).is_some();
     }
 
     /// A message came from a peer.
@@ -237,6 +246,7 @@ impl Distro {
                 registry.hear(now_ms, clock);
                 self.on_verify(now_ms, registry, from, heard, begin_again);
             }
+            Message::Tell => self.verify(now_ms, registry, from, false),
             Message::Alive { clock } => registry.hear(now_ms, clock),
             Message::Ask { origin, buckets } => {
                 for bucket in buckets.into_iter().filter(|bucket| *bucket < BUCKETS) {
@@ -261,8 +271,9 @@ impl Distro {
             .map(|(id, _)| *id)
             .collect();
         for peer in &dead {
-            self.peers.remove(peer);
+            self.on_disconnected(*peer);
         }
+        self.hear_out_again(now_ms);
         let peers: Vec<u64> = self.peers.keys().copied().collect();
         if now_ms >= self.verified_ms + VERIFY_MS {
             self.verified_ms = now_ms;
@@ -282,6 +293,7 @@ impl Distro {
                 self.say(now_ms, peer, Message::Alive { clock });
             }
         }
+        self.watch_living(now_ms, registry);
         self.watch_absent(now_ms, registry);
         self.watch_load(now_ms, registry);
         dead
@@ -342,7 +354,7 @@ impl Distro {
             origin: self.me,
             known: registry.newest(),
             sums: sums(registry.own_digest()),
-            live: true,
+            absent_ms: None,
         };
         let living: BTreeSet<Origin> = self.peers.values().filter_map(|peer| peer.origin).collect();
         let copies = registry.origins().filter_map(|(origin, known, _)| {
@@ -350,7 +362,10 @@ impl Distro {
                 origin,
                 known,
                 sums: sums(registry.digest_of(origin)?),
-                live: living.contains(&origin),
+                absent_ms: (!living.contains(&origin)).then(|| {
+                    let since = self.absent.get(&origin).copied();
+                    now_ms.saturating_sub(since.unwrap_or(now_ms))
+                }),
             })
         });
         let heard = std::iter::once(own).chain(copies).collect();
@@ -384,14 +399,14 @@ impl Distro {
         peer.hears.clear();
         // What an earlier boot of this node said is a copy like others: kept for the grace, never adopted.
         let own = self.me;
-        let others = heard
-            .into_iter()
-            .filter(|heard| heard.origin.node != me || heard.origin.boot < own.boot);
+        let others = heard.into_iter().filter(|heard| {
+            heard.origin.node != me || (heard.origin.boot < own.boot && !has(Bug::OwnBootIgnored))
+        });
         for Heard {
             origin,
             known,
             sums,
-            live,
+            absent_ms,
         } in others
         {
             let ours = registry.known(origin);
@@ -400,9 +415,15 @@ impl Distro {
                 // Otherwise changes are on their way, and no difference yet.
                 ours == known || begin_again
             } else {
-                peer.hears.insert(origin, live);
+                peer.hears.insert(origin, absent_ms.is_none());
+                if let Some(absent_ms) = absent_ms.filter(|_| !living.contains(&origin)) {
+                    let since = now_ms.saturating_sub(absent_ms);
+                    let known = self.absent.entry(origin).or_insert(since);
+                    *known = since.min(*known);
+                }
                 let given_up = self.given_up.get(&origin.node);
-                if !live && given_up.is_some_and(|boot| origin.boot <= *boot) {
+                let given_up = given_up.is_some_and(|boot| origin.boot <= *boot);
+                if absent_ms.is_some() && given_up {
                     continue;
                 }
                 // The origin itself tells better. Of two nodes that know equally much only one gives way.
@@ -480,10 +501,24 @@ impl Distro {
         self.ask(now_ms, registry, from);
     }
 
+    /// Clients whose beats go elsewhere from now on, or come here again, have time to be heard.
+    fn watch_living(&mut self, now_ms: u64, registry: &mut Registry) {
+        let living: BTreeSet<u64> = self.living().collect();
+        if living != self.lived {
+            self.lived = living;
+            if !has(Bug::NoFreshDeadline) {
+                registry.renew_deadlines(now_ms);
+            }
+        }
+    }
+
     /// Origins that nobody hears are given the grace, and then up.
     fn watch_absent(&mut self, now_ms: u64, registry: &mut Registry) {
         let origins: Vec<Origin> = registry.origins().map(|(origin, _, _)| origin).collect();
-        self.absent.retain(|origin, _| origins.contains(origin));
+        // What is still being fetched has its time already.
+        let fetched = |origin: &Origin| self.peers.values().any(|peer| peer.pulls.contains_key(origin));
+        self.absent
+            .retain(|origin, _| origins.contains(origin) || fetched(origin));
         for origin in origins {
             let heard = self
                 .peers
@@ -494,11 +529,32 @@ impl Distro {
                 continue;
             }
             let since = *self.absent.entry(origin).or_insert(now_ms);
-            if now_ms >= since + GRACE_MS && self.sees_majority() {
-                registry.drop_origin(now_ms, origin);
-                self.absent.remove(&origin);
+            let grace_ms = if has(Bug::NoGrace) { 0 } else { GRACE_MS };
+            if now_ms >= since + grace_ms && self.sees_majority() {
                 self.given_up.insert(origin.node, origin.boot);
+                if registry.drop_origin(now_ms, origin) {
+                    self.absent.remove(&origin);
+                } else {
+                    // What is left is looked at again before long.
+                    self.absent
+                        .insert(origin, (now_ms + VERIFY_MS).saturating_sub(GRACE_MS));
+                }
             }
+        }
+    }
+
+    /// While this node loads it takes an origin's records from the origin. If that is lost, others have
+    /// copies of which they did not tell as long as it was heard.
+    fn hear_out_again(&mut self, now_ms: u64) {
+        if !std::mem::take(&mut self.lost) || !self.is_loading() {
+            return;
+        }
+        let peers: Vec<u64> = self.peers.keys().copied().collect();
+        for id in peers {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.load_to = None;
+            }
+            self.say(now_ms, id, Message::Tell);
         }
     }
 
@@ -513,6 +569,9 @@ impl Distro {
             };
             peer.loading || (own && peer.pulls.is_empty())
         };
+        if has(Bug::NoLoad) {
+            self.loading_since = None;
+        }
         let all = self.peers.len() + 1 == self.members.len();
         let late = now_ms >= since + LOAD_MS;
         if (all || late) && self.peers.values().all(heard_out) {

@@ -1,5 +1,6 @@
 //! What time does to the registry.
 
+use super::bugs::{Bug, has};
 use super::record::{Body, Owner, Record};
 use super::registry::{Registry, Timer};
 
@@ -49,11 +50,15 @@ impl Registry {
     }
 
     /// Responsibility for services has changed: every instance that beats has its full time again, so that
-    /// its client can find the node that hears it now.
+    /// its client can find the node that hears it now. What is covered by a tombstone has no client: its time
+    /// runs on, so that it is gone before the tombstone is.
     pub fn renew_deadlines(&mut self, now_ms: u64) {
         let me = self.me;
         for service in self.services.values_mut() {
             for entry in service.entries.values_mut() {
+                if !entry.winner().is_some_and(Record::is_live) {
+                    continue;
+                }
                 if let Some(record) = entry.record_mut(me, &Owner::Beats)
                     && record.is_live()
                 {
@@ -79,7 +84,10 @@ impl Registry {
             Verdict::Later(at_ms) => at_ms,
             Verdict::Gone => return self.remove_own(now_ms, &service, &endpoint, &Owner::Beats),
             Verdict::Unhealthy => {
-                let (stamp, at_ms, body) = (record.stamp, record.heard_ms, record.body.clone());
+                let (mut stamp, at_ms, body) = (record.stamp, record.heard_ms, record.body.clone());
+                if has(Bug::TimerDrawsStamp) {
+                    stamp = self.clock.now(now_ms);
+                }
                 let Body::Live { instance, .. } = body else { return };
                 let at_ms = at_ms + instance.delete_timeout_ms();
                 let body = Body::Live {
@@ -121,7 +129,9 @@ impl Registry {
             } if now_ms < record.heard_ms + instance.delete_timeout_ms() => Verdict::Unhealthy,
             Body::Live { .. } => Verdict::Gone,
             Body::Tombstone { .. }
-                if record.revision > self.confirmed_by_all && now_ms < record.heard_ms + TOMBSTONE_MAX_MS =>
+                if record.revision > self.confirmed_by_all
+                    && now_ms < record.heard_ms + TOMBSTONE_MAX_MS
+                    && !has(Bug::TombstoneForgotten) =>
             {
                 Verdict::Later(now_ms + TOMBSTONE_AGAIN_MS)
             }

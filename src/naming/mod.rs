@@ -12,6 +12,7 @@
 //! Nothing in here reads a clock, waits or does I/O; times are monotonic milliseconds handed in. So a
 //! simulation of many nodes is a loop over plain values.
 
+pub(crate) mod bugs;
 mod changes;
 mod expiry;
 mod instance;

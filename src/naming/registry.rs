@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::model::{Endpoint, ServiceKey};
 
+use super::bugs::{Bug, has};
 use super::changes::{Changes, Digest, bucket_of};
 use super::expiry::TOMBSTONE_MAX_MS;
-use super::instance::{BEAT_INTERVAL_MS, Instance};
+use super::instance::{BEAT_INTERVAL_MS, DELETE_TIMEOUT_MS, Instance};
 use super::overlay::{ClusterMetadata, InstanceOverride, Overlay, ServiceMetadata};
 use super::record::{Body, Origin, Owner, Record, RecordKey, Revision};
 use super::replica::Copies;
@@ -19,6 +20,9 @@ use super::wheel::Wheel;
 
 /// A tombstone is kept for the delete timeout of what it covers and this much more, ms.
 const TOMBSTONE_EXTRA_MS: u64 = 60_000;
+/// Of so many tombstones none more is written for what nobody here knows: whoever makes names up fills no
+/// memory.
+const BLIND_TOMBSTONES_MAX: usize = 10_000;
 /// For so long after a deregistration a full beat does not bring an instance back: it may have been under
 /// way, ms.
 const BEAT_HELD_OFF_MS: u64 = 10_000;
@@ -100,6 +104,8 @@ pub struct Registry {
     pub(super) events: Vec<Event>,
     /// Up to where every member has confirmed the changes of this node.
     pub(super) confirmed_by_all: Revision,
+    /// Tombstones of this node.
+    tombstones: usize,
 }
 
 impl Registry {
@@ -117,6 +123,7 @@ impl Registry {
             timers: Wheel::default(),
             events: Vec::new(),
             confirmed_by_all: Revision::default(),
+            tombstones: 0,
         }
     }
 
@@ -183,37 +190,43 @@ impl Registry {
     }
 
     /// A client takes an instance away; what other nodes say about it until now is covered. False if
-    /// nobody knows of it.
+    /// nobody here knows of it: another node may, so a tombstone is written all the same.
     pub fn deregister(&mut self, now_ms: u64, service: &ServiceKey, endpoint: &Endpoint) -> bool {
-        let Some(entry) = self.entry(service, endpoint) else {
-            return false;
-        };
-        let live: Vec<_> = entry.records.iter().filter(|record| record.is_live()).collect();
-        if live.is_empty() {
+        let records = self
+            .entry(service, endpoint)
+            .map(|entry| entry.records.as_slice());
+        let records = records.unwrap_or_default();
+        let live: Vec<_> = records.iter().filter(|record| record.is_live()).collect();
+        let known = !live.is_empty();
+        if !known && (!records.is_empty() || self.tombstones >= BLIND_TOMBSTONES_MAX) {
             return false;
         }
         let longest = live.iter().filter_map(|record| match &record.body {
             Body::Live { instance, .. } => Some(instance.delete_timeout_ms()),
             Body::Tombstone { .. } => None,
         });
-        let keep_ms = longest.max().unwrap_or_default() + TOMBSTONE_EXTRA_MS;
+        let keep_ms = longest.max().unwrap_or(DELETE_TIMEOUT_MS) + TOMBSTONE_EXTRA_MS;
         let own: Vec<Owner> = live
             .iter()
             .filter(|record| record.origin == self.me && record.owner != Owner::Beats)
             .map(|record| record.owner.clone())
             .collect();
         let keep_ms = keep_ms.min(TOMBSTONE_MAX_MS);
-        self.write_above(
-            now_ms,
-            service,
-            endpoint,
-            &Owner::Beats,
-            Body::Tombstone { keep_ms },
-        );
+        if has(Bug::NoTombstone) {
+            self.remove_own(now_ms, service, endpoint, &Owner::Beats);
+        } else {
+            let keep_ms = if has(Bug::TombstoneForgotten) {
+                2_000
+            } else {
+                keep_ms
+            };
+            let tombstone = Body::Tombstone { keep_ms };
+            self.write_above(now_ms, service, endpoint, &Owner::Beats, tombstone);
+        }
         for owner in own {
             self.remove_own(now_ms, service, endpoint, &owner);
         }
-        true
+        known
     }
 
     /// A beat; `full` is what a full beat says of the instance.
@@ -233,7 +246,10 @@ impl Registry {
                 ..
             }) => {
                 let own = *origin == self.me && *owner == Owner::Beats;
-                (Arc::clone(instance), own && *healthy)
+                let below =
+                    has(Bug::BeatStaysBelow) && self.own_record(service, endpoint, &Owner::Beats).is_some();
+                let fresh = (own || below) && (*healthy || has(Bug::NoRevival));
+                (Arc::clone(instance), fresh)
             }
             Some(Record {
                 body: Body::Tombstone { .. },
@@ -525,8 +541,10 @@ impl Registry {
             heard_ms,
             timer_ms: before.as_ref().map_or(u64::MAX, |record| record.timer_ms),
         };
+        self.tombstones += usize::from(!record.is_live());
         let bucket = bucket_of(service);
         if let Some(before) = &before {
+            self.tombstones -= usize::from(!before.is_live());
             self.digest.toggle(bucket, before.digest(service, endpoint));
         }
         self.digest.toggle(bucket, record.digest(service, endpoint));
@@ -569,8 +587,11 @@ impl Registry {
         let Some(record) = self.own_record(service, endpoint, owner).cloned() else {
             return;
         };
+        self.tombstones -= usize::from(!record.is_live());
         let bucket = bucket_of(service);
-        self.digest.toggle(bucket, record.digest(service, endpoint));
+        if !has(Bug::RemovedStaysInDigest) {
+            self.digest.toggle(bucket, record.digest(service, endpoint));
+        }
         let key = RecordKey {
             service: service.clone(),
             endpoint: endpoint.clone(),
@@ -584,9 +605,9 @@ impl Registry {
         }
         let me = self.me;
         self.edit(now_ms, service, endpoint, Stamp::default(), |entry| {
-            entry
-                .records
-                .retain(|record| record.origin != me || record.owner != *owner);
+            entry.records.retain(|record| {
+                record.origin != me || (record.owner != *owner && !has(Bug::DisconnectTakesAll))
+            });
         });
     }
 
@@ -618,7 +639,11 @@ impl Registry {
     pub(super) fn changed(&mut self, now_ms: u64, key: &ServiceKey, at_least: Stamp) {
         self.clock.hear(now_ms, at_least);
         if let Some(service) = self.services.get_mut(key) {
-            service.stamp = self.clock.draw(now_ms, service.stamp);
+            service.stamp = if has(Bug::StampsDoNotRise) {
+                self.clock.now(now_ms)
+            } else {
+                self.clock.draw(now_ms, service.stamp)
+            };
             self.events.push(Event::Changed {
                 service: key.clone(),
                 stamp: service.stamp,

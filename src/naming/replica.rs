@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::model::{Endpoint, ServiceKey};
 
+use super::bugs::{Bug, has};
 use super::changes::{Change, Digest, bucket_of};
 use super::record::{Body, Origin, Owner, Record, RecordKey, Revision};
 use super::registry::{Event, Registry};
@@ -105,6 +106,7 @@ impl Registry {
                 break;
             }
             let (key, record) = match change {
+                Change::Gone(_) if has(Bug::RemovalsAreNotSent) => continue,
                 Change::Gone(key) => (key, None),
                 Change::Written(key) => (key, self.own_record(&key.service, &key.endpoint, &key.owner)),
             };
@@ -249,16 +251,34 @@ impl Registry {
         }
     }
 
-    /// Forgets all records of another origin: it is gone for good, or has begun anew.
-    pub fn drop_origin(&mut self, now_ms: u64, origin: Origin) {
+    /// Forgets the records of another origin: it is gone for good, or has begun anew. A tombstone stays as
+    /// long as there is something that it covers; true when nothing was left.
+    pub fn drop_origin(&mut self, now_ms: u64, origin: Origin) -> bool {
         if origin == self.me || !self.copies.contains_key(&origin) {
-            return;
+            return true;
         }
         let keys: Vec<_> = self.copied(origin, None).map(|(key, _)| key).collect();
         for key in keys {
-            self.remove_copy(now_ms, origin, &key);
+            if !self.covers_something(origin, &key) {
+                self.remove_copy(now_ms, origin, &key);
+            }
         }
-        self.copies.remove(&origin);
+        let done = self.copies.get(&origin).is_none_or(|copies| copies.records == 0);
+        if done {
+            self.copies.remove(&origin);
+        }
+        done
+    }
+
+    /// True for a tombstone without which a lower record would be seen.
+    fn covers_something(&self, origin: Origin, key: &RecordKey) -> bool {
+        let Some(entry) = self.entry(&key.service, &key.endpoint) else {
+            return false;
+        };
+        let tombstone = entry
+            .record(origin, &key.owner)
+            .is_some_and(|record| !record.is_live());
+        tombstone && entry.records.iter().any(Record::is_live)
     }
 
     /// Every member has confirmed the changes of this node up to here.

@@ -1,0 +1,3 @@
+//! The protocol in motion.
+
+mod sim;
