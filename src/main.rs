@@ -11,11 +11,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// All memory of the server. With the C library's allocator a write costs a fifth more CPU, and 100,000
 /// configs take 40 MiB more: its arenas keep what short-lived requests have left between long-lived
 /// configs. mimalloc is as fast and keeps more. Measured: docs/benchmarks.md.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Read by jemalloc before `main`. Few arenas: what one has freed another cannot use, and threads have a
 /// cache of their own anyway. A thread of jemalloc's gives freed pages back to the system after a second.
+#[cfg(feature = "jemalloc")]
 #[expect(
     unsafe_code,
     reason = "jemalloc looks for its settings under this name; nothing else has it"
