@@ -32,6 +32,9 @@ pub enum Bug {
     /// `listen-blind`: over gRPC, listening registers and does not compare: what changed while a client was
     /// away is not told.
     ListenBlind,
+    /// `fuzzy-never-told`: those who watch a pattern hear of what was there when they began, and of nothing
+    /// after.
+    FuzzyNeverTold,
 }
 
 /// Whether this bug is switched on.
@@ -96,6 +99,7 @@ fn chosen() -> Option<Bug> {
         Ok("public-apart") => Some(Bug::PublicApart),
         Ok("never-told") => Some(Bug::NeverTold),
         Ok("listen-blind") => Some(Bug::ListenBlind),
+        Ok("fuzzy-never-told") => Some(Bug::FuzzyNeverTold),
         Ok(other) => panic!("SEEDED_BUG={other}: no such bug"),
     })
 }

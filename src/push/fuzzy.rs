@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::config::fuzzy::{FuzzyIndex, FuzzyPattern, TooManyPatterns};
 use crate::model::ConfigKey;
+use crate::seeded::{self, Bug};
 
 /// Configs that came or went and are not told yet. At the bound everybody looks at everything.
 const DUE_MAX: usize = 100_000;
@@ -76,7 +77,7 @@ impl FuzzyPush {
     /// Notes that a config came or went. Called on the applier's thread, in log order, after readers can see
     /// it.
     pub(super) fn on_existence(&self, key: ConfigKey, exists: bool) {
-        if self.watchers.load(Relaxed) == 0 {
+        if self.watchers.load(Relaxed) == 0 || seeded::has(Bug::FuzzyNeverTold) {
             return;
         }
         let mut due = lock(&self.due);
