@@ -15,7 +15,8 @@
 //!
 //! 5. *While a listen is under way its connection is told nothing*, and for a moment afterwards: the Go SDK
 //!    (2.3.5) takes every key of a listen for unchanged when the answer comes, those it was notified of
-//!    meanwhile included, and would not look again for minutes.
+//!    meanwhile included, and would not look again for minutes. Python (2.0, 3.2) does the same with a key
+//!    whose content it is reading after such an answer.
 //!
 //! Without a leader nothing is told that was not proved before; it is told when there is one.
 
@@ -51,7 +52,8 @@ const PROOF_WITHIN: Duration = Duration::from_secs(10);
 /// Rest after a round that could not even be begun.
 const PROOF_REST: Duration = Duration::from_millis(100);
 
-/// From the end of a listen to the notifications that waited for it: its answer is to arrive first.
+/// From the end of a listen to the next notification: its answer is to arrive first, and the client reads what
+/// the answer names.
 const AFTER_ANSWER: Duration = Duration::from_millis(20);
 
 /// A client that listens all the time is told after this all the same.
@@ -65,8 +67,15 @@ const KEYS_PER_TURN: usize = 256;
 pub struct ConfigWatch {
     session: Arc<Session>,
     inner: Mutex<Inner>,
-    /// Listens under way.
-    listens: watch::Sender<usize>,
+    listens: watch::Sender<Listens>,
+}
+
+/// The listens of a connection.
+#[derive(Debug, Default)]
+struct Listens {
+    under_way: usize,
+    /// When the last one ended.
+    ended: Option<Instant>,
 }
 
 /// A listen under way.
@@ -74,7 +83,10 @@ struct Listening<'a>(&'a ConfigWatch);
 
 impl Drop for Listening<'_> {
     fn drop(&mut self) {
-        self.0.listens.send_modify(|listens| *listens -= 1);
+        self.0.listens.send_modify(|listens| {
+            listens.under_way -= 1;
+            listens.ended = Some(clock::now());
+        });
     }
 }
 
@@ -172,25 +184,37 @@ impl ConfigWatch {
                 watched: Vec::new(),
                 asked: None,
             }),
-            listens: watch::Sender::new(0),
+            listens: watch::Sender::default(),
         }
     }
 
     fn begin_listen(&self) -> Listening<'_> {
-        self.listens.send_modify(|listens| *listens += 1);
+        self.listens.send_modify(|listens| listens.under_way += 1);
         Listening(self)
     }
 
-    /// Returns once the answers of the listens under way are out.
+    /// Returns once the answers of all listens are out, and the client has had a moment for the last one.
     async fn answered(&self) {
-        if *self.listens.borrow() == 0 {
-            return;
-        }
+        let deadline = clock::now() + HELD_MAX;
         let mut listens = self.listens.subscribe();
-        let none = listens.wait_for(|listens| *listens == 0);
-        // Late, or never: this holds the sender.
-        drop(tokio::time::timeout(HELD_MAX, none).await);
-        tokio::time::sleep(AFTER_ANSWER).await;
+        loop {
+            let quiet = listens.wait_for(|listens| listens.under_way == 0);
+            // Late, or never: this holds the sender.
+            let Ok(Ok(last)) = tokio::time::timeout_at(deadline, quiet)
+                .await
+                .map(|quiet| quiet.map(|last| last.ended))
+            else {
+                return;
+            };
+            // A change right after the answer counts like one before it: the client is still at work with it.
+            let Some(ended) = last else { return };
+            let until = (ended + AFTER_ANSWER).min(deadline);
+            if clock::now() >= until {
+                return;
+            }
+            // Another listen may come meanwhile.
+            tokio::time::sleep_until(until).await;
+        }
     }
 
     /// Stops listening to these configs; others are not touched, and unknown ones are no error.

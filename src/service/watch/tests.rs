@@ -123,7 +123,7 @@ async fn beside<R>(
 }
 
 async fn settle() {
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    tokio::time::sleep(AFTER_ANSWER + Duration::from_millis(10)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,6 +259,27 @@ async fn notifications_wait_for_the_answer_of_a_listen() {
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(client.told(), ["b"]);
+    })
+    .await;
+}
+
+/// The Python SDK reads a content after the answer and takes it for the newest, whatever it is notified of
+/// meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_change_right_after_the_answer_of_a_listen_is_told_a_moment_later() {
+    let node = Scripted::new(&[("a", "1")]);
+    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    beside(&node, &watch, &client, async {
+        assert_eq!(listens(&node, &watch, &[("a", "0")]).await, names(&["a"]));
+        node.publish("a", "2");
+        tokio::time::sleep(AFTER_ANSWER - Duration::from_millis(2)).await;
+        assert_eq!(client.told(), [""; 0]);
+        tokio::time::sleep(Duration::from_millis(4)).await;
+        assert_eq!(client.told(), ["a"]);
+        node.publish("a", "3");
+        client.release();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert_eq!(client.told(), ["a"], "without a listen nothing waits");
     })
     .await;
 }
