@@ -248,7 +248,9 @@ def many(count):
         began = time.monotonic()
         listeners = b.listen_all(keys, {key: "old" for key in keys[::10]})
         run.settle(b, keys=wanted)
-        chosen = sorted({*run.random.sample(range(wanted), 30), 0, wanted - 1})
+        # Rust tells no first content, so there only what exists can be told twice.
+        among = range(0, wanted, 10) if "first" in run.sdk.quirks else range(wanted)
+        chosen = sorted({*run.random.sample(among, 30), among[0], among[-1]})
         # Shorter than a long poll (29.5 s), which compares at its end.
         within = 10 + count / 300
         # Twice: what the first lap brings may be found by a comparison, the second is told.
@@ -430,10 +432,14 @@ CASES = [
 
 # Bugs of src/seeded.rs, and the cases that must fail on a server that has them.
 BROKEN = {
-    "content-changed": ["unicode", "200k", "1m"],
+    "content-changed": ["unicode", "200k", "1m", "9m"],
     "remove-ignored": ["basics", "removal"],
     "cas-ignored": ["cas"],
     "public-apart": ["namespaces"],
     "gray-is-formal": ["beta", "tag"],
+    "fuzzy-never-told": ["fuzzy"],
     "never-told": ["listen", "created", "burst", "3000", "restart", "stop", "kill", "rolling"],
 }
+
+# Bug and case, and the quirk of those SDKs that get through all the same.
+THROUGH = {("never-told", "created"): "compares"}

@@ -2,6 +2,7 @@
 
 import argparse
 import concurrent.futures
+import itertools
 import os
 import shutil
 import sys
@@ -34,6 +35,8 @@ def arguments():
     parser.add_argument("--seed", type=int, default=1, help="which keys and contents are chosen")
     parser.add_argument("--keep", help="folder for logs and data of servers and clients; kept when a case fails")
     parser.add_argument("--build", default=os.path.join(ROOT, "target", "sdk"), help="where SDKs are downloaded and built to")
+    parser.add_argument("--build-within", type=float, metavar="SECONDS", help="what takes longer to download and build is "
+                        "skipped; each SDK has so long")
     parser.add_argument("--prepare", action="store_true", help="download and build only")
     parser.add_argument("--broken", nargs="?", const="all", metavar="BUG", help="against a server that is wrong on purpose "
                         "(built with the feature seeded-bugs): every case named for the bug must fail; all bugs, or "
@@ -48,10 +51,12 @@ def main():
     cases = choose(options.case, {case[0]: case for case in CASES})
     if not options.case:
         cases = [case for case in cases if PARTS.index(case[2]) <= PARTS.index(options.part)]
+    # Clients are started in folders of their own.
+    options.build = os.path.abspath(options.build)
     os.makedirs(options.build, exist_ok=True)
-    ready, skipped = prepare(chosen, options.build)
+    ready, skipped, unbuilt = prepare(chosen, options)
     if options.prepare:
-        return bool(skipped) and options.need
+        return bool(unbuilt) or (bool(skipped) and options.need)
     options.server = os.path.abspath(options.server)
     if not os.access(options.server, os.X_OK):
         sys.exit(f"no server at {options.server}: cargo build --release, or --server PATH")
@@ -68,7 +73,7 @@ def main():
     failed = report(ready, skipped, counts, cases, results, scratch)
     if not failed and not options.keep:
         shutil.rmtree(scratch, ignore_errors=True)
-    return failed or (bool(skipped) and options.need)
+    return failed or bool(unbuilt) or (bool(skipped) and options.need)
 
 
 def prove(ready, scratch, options):
@@ -77,16 +82,24 @@ def prove(ready, scratch, options):
     cases = {case[0]: case for case in CASES}
     work = []
     for bug, names in bugs.items():
-        for count in (1, 3):
+        for sdk, count in itertools.product(ready, (1, 3)):
             chosen = [cases[name] for name in names if (cases[name][3] or 1) == count
-                      and (not options.case or name in options.case.split(","))]
-            work += [(sdk, count, chosen, os.path.join(scratch, bug), options, bug) for sdk in ready if chosen]
-    blind = []
+                      and (not options.case or name in options.case.split(","))
+                      and cases_config.THROUGH.get((bug, name)) not in sdk.quirks]
+            if chosen:
+                work.append((sdk, count, chosen, os.path.join(scratch, bug), options, bug))
+    blind, shown = [], {}
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         for one, cells in zip(work, pool.map(lambda one: run_sdk(*one), work)):
             sdk, count, chosen, _, _, bug = one
-            blind += [f"{bug}: {case[0]} of {sdk.name} on {count}: {cells.get(case[0], ('not reached',))[0]}"
-                      for case in chosen if cells.get(case[0], ("?",))[0] not in ("caught", "-")]
+            for case in chosen:
+                mark = cells.get(case[0], ("not reached",))[0]
+                shown[bug, case[0], sdk.name] = mark
+                if mark not in ("caught", "-"):
+                    blind.append(f"{bug}: {case[0]} of {sdk.name} on {count}: {mark}")
+    print(f"\n{'bug':17} {'case':10} " + " ".join(f"{sdk.name:>7}" for sdk in ready))
+    for bug, name in dict.fromkeys(key[:2] for key in shown):
+        print(f"{bug:17} {name:10} " + " ".join(f"{shown.get((bug, name, sdk.name), ''):>7}" for sdk in ready))
     for line in blind:
         print(f"NOT CAUGHT {line}")
     print(f"{len(work)} runs, logs: {scratch}")
@@ -102,16 +115,19 @@ def choose(names, known):
     return [known[name] for name in names.split(",")]
 
 
-def prepare(chosen, build):
-    ready, skipped = [], []
+def prepare(chosen, options):
+    ready, skipped, unbuilt = [], [], []
     for sdk in chosen:
         try:
-            sdk.prepare(build)
+            sdk.prepare(options.build, options.build_within)
             ready.append(sdk)
         except sdks.Skipped as reason:
             skipped.append(sdk)
             say(f"{sdk.name:8} SKIPPED {reason}")
-    return ready, skipped
+        except sdks.Unbuildable as reason:
+            unbuilt.append(sdk)
+            say(f"{sdk.name:8} FAILED {reason}")
+    return ready, skipped, unbuilt
 
 
 def run_sdk(sdk, count, cases, scratch, options, bug=None):
