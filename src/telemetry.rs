@@ -26,7 +26,8 @@ const FLUSH_WAIT: Duration = Duration::from_millis(500);
 /// # Errors
 /// `filter` is not one of tracing's filters (`info`, `info,rnacos=debug`, ...), or logging was started before.
 pub fn start(filter: &str, format: LogFormat) -> Result<Guard, String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("log filter {filter:?}: {error}"))?;
+    let filter = EnvFilter::try_new(with_defaults(filter))
+        .map_err(|error| format!("log filter {filter:?}: {error}"))?;
     let (writer, guard) = writer(io::stderr());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -38,6 +39,12 @@ pub fn start(filter: &str, format: LogFormat) -> Result<Guard, String> {
     }
     .map_err(|error| error.to_string())?;
     Ok(guard)
+}
+
+/// The filter, which may say otherwise. HTTP/2 warns, without saying of whom, of each connection that resets
+/// too much: a stranger would fill the disk.
+fn with_defaults(filter: &str) -> String {
+    format!("h2=error,{filter}")
 }
 
 /// Lines dropped since the start of the process because the sink did not take them.
@@ -158,6 +165,18 @@ mod tests {
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn strangers_fill_no_log_by_way_of_a_library_unless_it_is_asked_for() {
+        for (given, shown) in [
+            ("info", "h2=error,info"),
+            ("", "h2=error"),
+            ("h2=debug,warn", "h2=debug,warn"),
+        ] {
+            let filter = EnvFilter::try_new(with_defaults(given)).expect(given);
+            assert_eq!(filter.to_string(), shown);
         }
     }
 

@@ -20,8 +20,14 @@ use crate::clock;
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes of requests that are being read or worked on, in the whole process. Beyond: the request is refused.
 pub(super) const BODIES_BYTES_MAX: usize = 256 << 20;
-/// Smaller messages are not counted: windows and the number of streams bound them.
+/// The same of one connection, so that one cannot take all the room: three of the largest messages.
+pub(super) const CONNECTION_BODIES_BYTES_MAX: usize = 32 << 20;
+/// A message that is whole at once and no larger is not counted. One that is not whole is, however little of
+/// it has come: a thousand streams of 64 KiB each, none of them ended, would be 64 MiB of one connection
+/// (windows do not bound them: they are given back as bytes come).
 const SMALL_BYTES_MAX: usize = 64 << 10;
+/// Counted at a time, at least.
+const STEP_BYTES: usize = 4 << 10;
 /// Unit of the budget.
 const UNIT_BYTES: usize = 1 << 10;
 
@@ -38,6 +44,41 @@ impl Budget {
     pub(super) fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok()?;
         Arc::clone(&self.0).try_acquire_many_owned(units).ok()
+    }
+}
+
+/// The room one message takes: of its connection's, and of the process's.
+#[derive(Debug)]
+pub(super) struct Room {
+    budgets: [Budget; 2],
+    taken: [Option<OwnedSemaphorePermit>; 2],
+    bytes: usize,
+}
+
+impl Room {
+    pub(super) fn new(connection: &Budget, process: &Budget) -> Room {
+        Room {
+            budgets: [connection.clone(), process.clone()],
+            taken: [None, None],
+            bytes: 0,
+        }
+    }
+
+    /// Takes more until it is room for so many bytes.
+    fn grow_to(&mut self, bytes: usize) -> Result<(), BodyError> {
+        if bytes <= self.bytes {
+            return Ok(());
+        }
+        let step = (bytes - self.bytes).max(STEP_BYTES);
+        for (budget, taken) in self.budgets.iter().zip(&mut self.taken) {
+            let more = budget.take(step).ok_or(BodyError::NoRoom)?;
+            match taken {
+                Some(taken) => taken.merge(more),
+                None => *taken = Some(more),
+            }
+        }
+        self.bytes += step;
+        Ok(())
     }
 }
 
@@ -106,7 +147,7 @@ impl BodyError {
 #[derive(Debug)]
 pub(super) struct Body {
     pub(super) bytes: Bytes,
-    _room: Vec<OwnedSemaphorePermit>,
+    _room: Room,
 }
 
 /// Reads the one message of a unary request.
@@ -116,26 +157,26 @@ pub(super) struct Body {
 pub(super) async fn read_one(
     body: &mut RecvStream,
     encoding: Encoding,
-    budget: &Budget,
+    mut room: Room,
 ) -> Result<Body, BodyError> {
     let mut decoder = FrameDecoder::new(MESSAGE_BYTES_MAX);
     let mut deadline = None;
-    let mut room = Vec::new();
-    let (mut read, mut counted) = (0, SMALL_BYTES_MAX);
+    let mut read = 0;
     loop {
         let chunk = next_chunk(body, &mut deadline).await?;
         read += chunk.len();
-        if read > counted {
-            // In steps that double, so that ten megabytes are a handful of permits.
-            let step = counted.max(chunk.len());
-            room.push(budget.take(step).ok_or(BodyError::NoRoom)?);
-            counted += step;
-        }
         decoder.push(chunk);
-        if let Some(frame) = decoder.next_frame()? {
-            let bytes = inflate(frame, encoding, MESSAGE_BYTES_MAX)?;
-            return Ok(Body { bytes, _room: room });
+        let frame = decoder.next_frame()?;
+        if frame.is_none() || read > SMALL_BYTES_MAX {
+            room.grow_to(read)?;
         }
+        let Some(frame) = frame else { continue };
+        let is_compressed = frame.compressed;
+        let bytes = inflate(frame, encoding, MESSAGE_BYTES_MAX)?;
+        if is_compressed {
+            room.grow_to(read.saturating_add(bytes.len()))?;
+        }
+        return Ok(Body { bytes, _room: room });
     }
 }
 
@@ -219,6 +260,20 @@ mod tests {
                 Err(BodyError::Encoding)
             ));
         }
+    }
+
+    #[test]
+    fn one_connection_takes_no_more_than_its_own_room() {
+        let (connection, process) = (Budget::new(64 << 10), Budget::new(1 << 20));
+        let mut room = Room::new(&connection, &process);
+        room.grow_to(1).unwrap();
+        room.grow_to(40 << 10).unwrap();
+        assert!(Room::new(&connection, &process).grow_to(40 << 10).is_err());
+        assert!(connection.take(25 << 10).is_none());
+        let other = Budget::new(64 << 10);
+        Room::new(&other, &process).grow_to(60 << 10).unwrap();
+        drop(room);
+        assert!(connection.take(64 << 10).is_some() && process.take(1 << 20).is_some());
     }
 
     #[test]

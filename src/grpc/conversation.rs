@@ -14,7 +14,7 @@ use proto::nacos::{self, Message as _, Payload, Response as _, code};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-use super::body::{self, Encoding};
+use super::body::{self, Budget, CONNECTION_BODIES_BYTES_MAX, Encoding, Room};
 use super::connection::Client;
 use super::dispatch::{self, Answer, Call, Failure, is_node_only};
 use super::gateway::Gateway;
@@ -51,6 +51,8 @@ pub(super) struct Conversation {
     has_stream: AtomicBool,
     /// Room for answers that wait, in KiB.
     answers: Semaphore,
+    /// Room for requests that are read.
+    bodies: Budget,
 }
 
 impl Conversation {
@@ -71,6 +73,7 @@ impl Conversation {
             settled: Notify::new(),
             has_stream: AtomicBool::new(false),
             answers: Semaphore::new(ANSWERS_BYTES_MAX >> 10),
+            bodies: Budget::new(CONNECTION_BODIES_BYTES_MAX),
         })
     }
 
@@ -123,7 +126,8 @@ impl Conversation {
     async fn answer_unary(self: Arc<Self>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let encoding = Encoding::of(request.headers());
         let mut body = request.into_body();
-        let read = body::read_one(&mut body, encoding, &self.gateway.bodies).await;
+        let room = Room::new(&self.bodies, &self.gateway.bodies);
+        let read = body::read_one(&mut body, encoding, room).await;
         let message = match read {
             Ok(message) => message,
             Err(error) => {

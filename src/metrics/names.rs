@@ -121,7 +121,7 @@ families! {
     CONFIGS = Gauge "rnacos_configs" "Configs in this node's state.";
     CONFIG_VARIANTS = Gauge "rnacos_config_variant_keys" "Configs that have beta, tag or other variants.";
     NAMESPACES = Gauge "rnacos_namespaces" "Namespaces made by users.";
-    PUSH_WAITING = Gauge "rnacos_config_listeners_waiting" "Long polls that wait for a change.";
+    PUSH_WAITING = Gauge "rnacos_config_listeners_waiting" "Clients that wait for changes: long polls, and gRPC connections that have listened.";
     PUSH_KEYS = Gauge "rnacos_config_listened_keys" "Configs that somebody listens to on this node.";
     PUSH_WATCHES = Gauge "rnacos_config_watches" "Pairs of a waiting client and a config it listens to.";
     PUSH_NOTIFICATIONS = Counter "rnacos_config_notifications_total" "Configs named as changed in answers to listeners.";

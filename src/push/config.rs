@@ -16,7 +16,7 @@ use crate::metrics::Push;
 use crate::model::ConfigKey;
 use crate::state::Event;
 
-/// Memory that all watches together may take ([`Listeners::cost_of`]): about 600,000 watches of names of
+/// Memory that all watches together may take ([`Listeners::cost_of`]): about 450,000 watches of names of
 /// ordinary length. Beyond it a listener is refused.
 pub(super) const COST_BYTES_MAX: usize = 256 << 20;
 

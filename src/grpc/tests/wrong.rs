@@ -244,3 +244,44 @@ async fn nonsense_on_the_stream_is_ignored_or_ends_it_and_is_no_business_of_othe
     client.closed().await;
     assert!(ours.is_gone());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_may_have_so_many_bytes_of_unfinished_requests_and_no_more() {
+    let port = Port::open();
+    let (mut greedy, _stream, _) = port.registered().await;
+    let mut begun = Vec::new();
+    for _ in 0..40 {
+        let (response, mut body) = greedy.begin("/Request/request", &[]).await.expect("a stream");
+        let mut half = framed(&vec![b'x'; 1 << 20], false).slice(..1 << 20);
+        let sent = async {
+            while !half.is_empty() {
+                body.reserve_capacity(half.len());
+                let room = std::future::poll_fn(|cx| body.poll_capacity(cx)).await;
+                let Some(Ok(room)) = room else { return };
+                if body
+                    .send_data(half.split_to(room.min(half.len())), false)
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        };
+        sent.await;
+        begun.push((response, body));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut refused = 0;
+    for (response, _body) in begun {
+        let answer = tokio::time::timeout(Duration::from_millis(1), response).await;
+        if let Ok(Ok(answer)) = answer {
+            assert_eq!(answer.headers()["grpc-status"], "8");
+            refused += 1;
+        }
+    }
+    assert!(
+        refused >= 8,
+        "40 MiB where there is room for 32: {refused} refused"
+    );
+    let (mut other, _stream, _) = port.registered().await;
+    assert_eq!(other.health().await.codes(), (200, 0));
+}
