@@ -15,6 +15,13 @@ pub const MATCHES_MAX: usize = 500;
 /// Different patterns that a node keeps. Beyond it a new one is refused.
 const PATTERNS_MAX: usize = 10_000;
 
+/// Bytes of a pattern: more than the longest names together need. A longer one is none.
+const PATTERN_BYTES_MAX: usize = 1_024;
+
+/// Configs that come and go while somebody looks; beyond it he looks again. Far more than come in the
+/// milliseconds that it takes.
+const TOUCHED_MAX: usize = 10_000;
+
 /// What stands between the parts of a pattern.
 const SEPARATOR: &str = ">>";
 
@@ -65,6 +72,9 @@ impl Item {
 impl FuzzyPattern {
     /// Reads a pattern; `None` for a text that is none.
     pub fn parse(text: &str) -> Option<FuzzyPattern> {
+        if text.len() > PATTERN_BYTES_MAX {
+            return None;
+        }
         let mut parts = text.split(SEPARATOR);
         let (namespace, group, data_id) = (parts.next()?, parts.next()?, parts.next()?);
         if parts.next().is_some() || group.trim().is_empty() || data_id.trim().is_empty() {
@@ -139,6 +149,8 @@ pub struct FuzzyIndex<T> {
     patterns: HashMap<Box<str>, Watched<T>>,
     /// Texts of the patterns; no list is empty.
     by_place: HashMap<Place, Vec<Box<str>>>,
+    /// Looks that were ever wanted.
+    looks: u64,
 }
 
 #[derive(Debug)]
@@ -147,13 +159,29 @@ struct Watched<T> {
     /// By a number of the watcher.
     watchers: HashMap<u64, T>,
     matched: BTreeSet<ConfigKey>,
-    /// What came and went while somebody looks for what matches: it is newer than what he will find.
-    touched: HashMap<ConfigKey, bool>,
-    /// Somebody has looked, and `matched` is all there is, or `is_over`.
-    is_found: bool,
+    knowledge: Knowledge,
     /// There are more than `matched` holds.
     is_over: bool,
 }
+
+/// What is known of what matches a pattern.
+#[derive(Debug)]
+enum Knowledge {
+    /// Nothing, and nobody looks.
+    None,
+    /// Somebody looks, perhaps several; who began under another number has seen too little.
+    Sought {
+        look: Look,
+        /// What came and went since: it is newer than what they will find.
+        touched: HashMap<ConfigKey, bool>,
+    },
+    /// `matched` is all there is, or `is_over`.
+    Found,
+}
+
+/// A look for what matches a pattern, which has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look(u64);
 
 /// There are too many patterns on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,13 +192,14 @@ impl<T> Default for FuzzyIndex<T> {
         FuzzyIndex {
             patterns: HashMap::new(),
             by_place: HashMap::new(),
+            looks: 0,
         }
     }
 }
 
 impl<T: Clone> FuzzyIndex<T> {
-    /// Has a watcher watch a pattern. True when somebody has to look for what matches, and to tell it by
-    /// [`FuzzyIndex::found`].
+    /// Has a watcher watch a pattern. True when somebody has to look for what matches: to
+    /// [`FuzzyIndex::begin_look`], to look, and to tell it by [`FuzzyIndex::found`].
     ///
     /// # Errors
     /// There is no room for another pattern.
@@ -192,14 +221,13 @@ impl<T: Clone> FuzzyIndex<T> {
                     pattern: pattern.clone(),
                     watchers: HashMap::new(),
                     matched: BTreeSet::new(),
-                    touched: HashMap::new(),
-                    is_found: false,
+                    knowledge: Knowledge::None,
                     is_over: false,
                 })
             }
         };
         watched.watchers.insert(watcher.0, watcher.1);
-        Ok(!watched.is_found)
+        Ok(!watched.is_found())
     }
 
     /// A watcher watches the pattern no longer.
@@ -221,31 +249,56 @@ impl<T: Clone> FuzzyIndex<T> {
         }
     }
 
-    /// What matches the pattern, found by somebody who began to look after it was watched.
-    pub fn found(&mut self, text: &str, keys: Vec<ConfigKey>) {
+    /// To be called before somebody looks for what matches; `None` when nobody has to, or nobody watches
+    /// the pattern.
+    pub fn begin_look(&mut self, text: &str) -> Option<Look> {
+        let watched = self.patterns.get_mut(text)?;
+        match &watched.knowledge {
+            Knowledge::Found => None,
+            Knowledge::Sought { look, .. } => Some(*look),
+            Knowledge::None => {
+                self.looks += 1;
+                let look = Look(self.looks);
+                let touched = HashMap::new();
+                watched.knowledge = Knowledge::Sought { look, touched };
+                Some(look)
+            }
+        }
+    }
+
+    /// What matches the pattern, found by somebody who looked after [`FuzzyIndex::begin_look`]. What is out
+    /// of date by now is ignored: whoever needs it looks again.
+    pub fn found(&mut self, text: &str, began: Look, keys: Vec<ConfigKey>) {
         let Some(watched) = self.patterns.get_mut(text) else {
             return;
         };
+        let Knowledge::Sought { look, touched } = &mut watched.knowledge else {
+            return;
+        };
+        if *look != began {
+            return;
+        }
+        // Who found too many has not seen all there are.
+        watched.is_over = keys.len() > MATCHES_MAX;
         watched.matched = keys.into_iter().collect();
-        for (key, exists) in std::mem::take(&mut watched.touched) {
+        for (key, exists) in std::mem::take(touched) {
             if exists {
                 watched.matched.insert(key);
             } else {
                 watched.matched.remove(&key);
             }
         }
-        watched.is_over = false;
         while watched.matched.len() > MATCHES_MAX {
             watched.matched.pop_last();
             watched.is_over = true;
         }
-        watched.is_found = true;
+        watched.knowledge = Knowledge::Found;
     }
 
     /// Everything has to be looked for again: the state was replaced.
     pub fn forget_found(&mut self) {
         for watched in self.patterns.values_mut() {
-            watched.is_found = false;
+            watched.knowledge = Knowledge::None;
         }
     }
 
@@ -265,7 +318,7 @@ impl<T: Clone> FuzzyIndex<T> {
 
     /// What matches, and whether there is more; `None` while nobody has looked.
     pub fn matched(&self, text: &str) -> Option<(&BTreeSet<ConfigKey>, bool)> {
-        let watched = self.patterns.get(text).filter(|watched| watched.is_found)?;
+        let watched = self.patterns.get(text).filter(|watched| watched.is_found())?;
         Some((&watched.matched, watched.is_over))
     }
 
@@ -282,21 +335,38 @@ impl<T: Clone> FuzzyIndex<T> {
 }
 
 impl<T: Clone> Watched<T> {
+    fn is_found(&self) -> bool {
+        matches!(self.knowledge, Knowledge::Found)
+    }
+
     fn touch(&mut self, key: &ConfigKey, exists: bool, told: &mut Vec<T>) {
         if !self.pattern.matches(key) {
             return;
         }
-        if !self.is_found {
-            self.touched.insert(key.clone(), exists);
-        } else if !exists {
-            self.matched.remove(key);
-            // One of those beyond the bound may take the place: the next who watches looks.
-            self.is_found = !self.is_over;
-        } else if self.matched.len() < MATCHES_MAX {
-            self.matched.insert(key.clone());
-        } else if !self.matched.contains(key) {
-            self.is_over = true;
-            return;
+        match &mut self.knowledge {
+            // NOTE: nothing is kept while nobody looks: it may be long until somebody does.
+            Knowledge::None => {}
+            Knowledge::Sought { touched, .. } => {
+                touched.insert(key.clone(), exists);
+                if touched.len() > TOUCHED_MAX {
+                    self.knowledge = Knowledge::None;
+                }
+            }
+            Knowledge::Found if !exists => {
+                self.matched.remove(key);
+                // One of those beyond the bound may take the place: the next who watches looks.
+                if self.is_over {
+                    self.knowledge = Knowledge::None;
+                }
+            }
+            Knowledge::Found if self.matched.len() < MATCHES_MAX => {
+                self.matched.insert(key.clone());
+            }
+            Knowledge::Found if !self.matched.contains(key) => {
+                self.is_over = true;
+                return;
+            }
+            Knowledge::Found => {}
         }
         told.extend(self.watchers.values().cloned());
     }
@@ -328,8 +398,10 @@ mod tests {
             let pattern = FuzzyPattern::parse(text).expect(text);
             assert_eq!(pattern.matches(&app), expected, "{text}");
         }
+        let long = format!("public>>g>>{}", "d".repeat(PATTERN_BYTES_MAX));
         for none in [
             "",
+            &long,
             "public",
             "public>>g",
             "public>>>>d",
@@ -357,13 +429,23 @@ mod tests {
         index.watch(text, &pattern, (watcher, watcher)).expect("room")
     }
 
+    fn look(index: &mut FuzzyIndex<u64>, text: &str, found: Vec<ConfigKey>) {
+        let began = index.begin_look(text).expect("nobody has looked");
+        index.found(text, began, found);
+    }
+
+    fn names<'a>(index: &'a FuzzyIndex<u64>, text: &str) -> Vec<&'a str> {
+        let (matched, _) = index.matched(text).expect("found");
+        matched.iter().map(ConfigKey::data_id).collect()
+    }
+
     #[test]
     fn what_comes_and_goes_is_told_to_those_whose_patterns_match() {
         let mut index = FuzzyIndex::default();
         assert!(watch(&mut index, "public>>g>>*", 1));
         assert!(watch(&mut index, "public>>*>>a*", 2));
-        index.found("public>>g>>*", vec![]);
-        index.found("public>>*>>a*", vec![]);
+        look(&mut index, "public>>g>>*", vec![]);
+        look(&mut index, "public>>*>>a*", vec![]);
         assert!(!watch(&mut index, "public>>g>>*", 3));
         let told = |index: &mut FuzzyIndex<u64>, name: ConfigKey, exists| {
             let mut told = index.touched(&name, exists);
@@ -390,12 +472,92 @@ mod tests {
         let mut index = FuzzyIndex::default();
         let text = "public>>g>>*";
         assert!(watch(&mut index, text, 1));
+        let began = index.begin_look(text).expect("nobody has looked");
         index.touched(&key("", "g", "new"), true);
         index.touched(&key("", "g", "old"), false);
-        index.found(text, vec![key("", "g", "old"), key("", "g", "same")]);
-        let (matched, _) = index.matched(text).expect("found");
-        let names: Vec<_> = matched.iter().map(ConfigKey::data_id).collect();
-        assert_eq!(names, ["new", "same"]);
+        index.found(text, began, vec![key("", "g", "old"), key("", "g", "same")]);
+        assert_eq!(names(&index, text), ["new", "same"]);
+    }
+
+    #[test]
+    fn of_two_who_look_the_slower_one_takes_nothing_back() {
+        let mut index = FuzzyIndex::default();
+        let text = "public>>g>>*";
+        assert!(watch(&mut index, text, 1) && watch(&mut index, text, 2));
+        let (fast, slow) = (index.begin_look(text), index.begin_look(text));
+        let seen = vec![key("", "g", "a")];
+        index.found(text, fast.expect("a look"), seen.clone());
+        index.touched(&key("", "g", "b"), true);
+        index.found(text, slow.expect("a look"), seen);
+        assert_eq!(names(&index, text), ["a", "b"]);
+    }
+
+    #[test]
+    fn what_was_seen_before_the_state_was_replaced_does_not_count() {
+        let mut index = FuzzyIndex::default();
+        let text = "public>>g>>*";
+        assert!(watch(&mut index, text, 1));
+        let before = index.begin_look(text).expect("a look");
+        index.forget_found();
+        index.found(text, before, vec![key("", "g", "gone")]);
+        assert_eq!(index.matched(text), None);
+        let after = index.begin_look(text).expect("a look");
+        index.found(text, before, vec![key("", "g", "gone")]);
+        assert_eq!(index.matched(text), None);
+        index.found(text, after, vec![key("", "g", "here")]);
+        assert_eq!(names(&index, text), ["here"]);
+        // The same for a pattern that was given up meanwhile, and is watched anew.
+        index.unwatch(text, 1);
+        assert!(watch(&mut index, text, 2));
+        assert!(index.begin_look(text).is_some());
+        index.found(text, after, vec![key("", "g", "gone")]);
+        assert_eq!(index.matched(text), None);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_comes_and_goes_while_nobody_looks() {
+        let mut index = FuzzyIndex::default();
+        let text = "public>>g>>*";
+        assert!(watch(&mut index, text, 1));
+        let kept = |index: &FuzzyIndex<u64>| match &index.patterns[text].knowledge {
+            Knowledge::Sought { touched, .. } => touched.len(),
+            Knowledge::None | Knowledge::Found => 0,
+        };
+        assert_eq!(
+            index.touched(&key("", "g", "a"), true),
+            [1],
+            "it is told all the same"
+        );
+        assert_eq!(kept(&index), 0);
+        let slow = index.begin_look(text).expect("a look");
+        for number in 0..=TOUCHED_MAX {
+            index.touched(&key("", "g", &number.to_string()), true);
+            assert!(kept(&index) <= TOUCHED_MAX);
+        }
+        index.found(text, slow, vec![]);
+        assert_eq!(
+            index.matched(text),
+            None,
+            "too much has come since: he looks again"
+        );
+    }
+
+    #[test]
+    fn more_than_can_be_told_stay_more_when_one_goes_meanwhile() {
+        let mut index = FuzzyIndex::default();
+        let text = "public>>g>>*";
+        assert!(watch(&mut index, text, 1));
+        let began = index.begin_look(text).expect("a look");
+        let all: Vec<_> = (0..=MATCHES_MAX)
+            .map(|n| key("", "g", &format!("d{n:03}")))
+            .collect();
+        index.touched(&key("", "g", "d001"), false);
+        index.touched(&key("", "g", "d002"), false);
+        index.found(text, began, all);
+        assert_eq!(
+            index.matched(text).map(|(keys, over)| (keys.len(), over)),
+            Some((MATCHES_MAX - 1, true))
+        );
     }
 
     #[test]
@@ -406,7 +568,7 @@ mod tests {
         let all: Vec<_> = (0..MATCHES_MAX)
             .map(|n| key("", "g", &format!("d{n:03}")))
             .collect();
-        index.found(text, all);
+        look(&mut index, text, all);
         assert_eq!(
             index.matched(text).map(|(keys, over)| (keys.len(), over)),
             Some((500, false))

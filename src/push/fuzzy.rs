@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::config::fuzzy::{FuzzyIndex, FuzzyPattern, TooManyPatterns};
+use crate::config::fuzzy::{FuzzyIndex, FuzzyPattern, Look, TooManyPatterns};
 use crate::model::ConfigKey;
 use crate::seeded::{self, Bug};
 
@@ -147,9 +147,14 @@ impl FuzzyPush {
         self.index().unwatch(text, watcher);
     }
 
+    /// Somebody is going to look for what matches; `None` when nobody has to, see [`FuzzyIndex`].
+    pub fn begin_look(&self, text: &str) -> Option<Look> {
+        self.index().begin_look(text)
+    }
+
     /// What matches the pattern was looked for.
-    pub fn found(&self, text: &str, keys: Vec<ConfigKey>) {
-        self.index().found(text, keys);
+    pub fn found(&self, text: &str, began: Look, keys: Vec<ConfigKey>) {
+        self.index().found(text, began, keys);
     }
 
     /// What matches, and whether there is more than that; `None` when it has to be looked for.

@@ -42,6 +42,8 @@ pub struct Outbox<K> {
     resting: BTreeSet<(Instant, K)>,
     /// Number of those in state `Sent`.
     outstanding: usize,
+    /// Pushes taken again after a failure, since somebody counted them.
+    retries: u64,
 }
 
 #[derive(Debug)]
@@ -81,6 +83,7 @@ impl<K> Default for Outbox<K> {
             ready: VecDeque::new(),
             resting: BTreeSet::new(),
             outstanding: 0,
+            retries: 0,
         }
     }
 }
@@ -116,10 +119,16 @@ impl<K: Clone + Eq + Hash + Ord> Outbox<K> {
             {
                 found.state = State::Sent { marked: None };
                 self.outstanding += 1;
+                self.retries += u64::from(found.failures > 0);
                 return Some((subject, found.since));
             }
         }
         None
+    }
+
+    /// How many pushes were taken again after a failure since the last call, for the counters.
+    pub fn take_retries(&mut self) -> u64 {
+        std::mem::take(&mut self.retries)
     }
 
     /// The client has taken the push.
@@ -245,6 +254,8 @@ mod tests {
         }
         assert_eq!(drain(&mut outbox), [1]);
         assert_eq!(outbox.failed(&1, now), Failed::GiveUp);
+        assert_eq!(outbox.take_retries(), u64::from(RETRIES_MAX));
+        assert_eq!(outbox.take_retries(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@
 //! moment at which the client said what it knows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub const PATTERNS_MAX: usize = 20;
 const BATCH: usize = 20;
 /// Names a client may say it knows of one pattern; what is beyond is not looked at.
 const KNOWN_MAX: usize = 2 * MATCHES_MAX;
+/// Times somebody looks for what matches a pattern while so much comes and goes that it does not count.
+const LOOKS_MAX: usize = 10;
 /// As with listeners.
 const PROOF_WITHIN: Duration = Duration::from_secs(10);
 const PROOF_REST: Duration = Duration::from_millis(100);
@@ -142,6 +145,9 @@ impl Services {
 
     /// Looks for what matches, on a thread that may wait: it may look at every config of the namespace.
     async fn look(self: &Arc<Self>, text: &str, pattern: &FuzzyPattern) -> Result<()> {
+        let Some(began) = self.push.fuzzy.begin_look(text) else {
+            return Ok(());
+        };
         let (services, pattern) = (Arc::clone(self), pattern.clone());
         let found = tokio::task::spawn_blocking(move || {
             let (mut found, query) = (Vec::new(), Query::all(pattern.namespace().clone()));
@@ -154,7 +160,7 @@ impl Services {
             found
         });
         let found = found.await.map_err(|panic| Error::Internal(panic.to_string()))?;
-        self.push.fuzzy.found(text, found);
+        self.push.fuzzy.found(text, began, found);
         Ok(())
     }
 
@@ -174,6 +180,8 @@ impl Services {
                     None => teller.outbox.drop_sent(&subject),
                 }
             }
+            let pushes = &self.metrics.grpc.pushes;
+            pushes.retried.fetch_add(teller.outbox.take_retries(), Relaxed);
             let rest_ends = teller.outbox.wakes_at();
             tokio::select! {
                 marks = watch.session.due() => {
@@ -182,6 +190,7 @@ impl Services {
                 ended = under_way.ended() => for ((subject, told), taken) in ended {
                     let exists = |key: &ConfigKey| self.state.get(key).is_some();
                     if teller.ended(&subject, told, taken, exists) == Failed::GiveUp {
+                        pushes.given_up.fetch_add(1, Relaxed);
                         return;
                     }
                 },
@@ -222,7 +231,10 @@ impl Services {
     }
 
     async fn matched(self: &Arc<Self>, text: &str, pattern: &FuzzyPattern) -> Option<BTreeSet<ConfigKey>> {
-        if self.push.fuzzy.matched(text).is_none() {
+        for _ in 0..LOOKS_MAX {
+            if let Some((keys, _)) = self.push.fuzzy.matched(text) {
+                return Some(keys);
+            }
             self.look(text, pattern).await.ok()?;
         }
         self.push.fuzzy.matched(text).map(|(keys, _)| keys)

@@ -169,7 +169,14 @@ impl Services {
     /// # Cancel safety
     /// Drop it with the connection: what was not told by then never will be.
     pub async fn notify(&self, watch: &ConfigWatch, courier: &impl Courier) -> Unresponsive {
-        deliver(self, watch, courier, &self.push.metrics).await
+        deliver(
+            self,
+            watch,
+            courier,
+            &self.push.metrics,
+            &self.metrics.grpc.pushes,
+        )
+        .await
     }
 }
 
@@ -265,6 +272,7 @@ impl Inner {
         entry: &mut Listened,
         asked: Moment,
     ) -> std::result::Result<(), Full> {
+        let is_full = self.by_key.len() >= WATCHED_MAX;
         let is_news = match self.by_key.entry(entry.key.clone()) {
             Entry::Occupied(found) => {
                 let slot = *found.get();
@@ -278,7 +286,7 @@ impl Inner {
                 }
                 said_before != Some(entry.seen) && !self.is_seen(truth, entry)
             }
-            Entry::Vacant(_) if self.watched.len() >= WATCHED_MAX => return Err(Full),
+            Entry::Vacant(_) if is_full => return Err(Full),
             Entry::Vacant(place) => {
                 let slot = self.watch.add(&mut entry.key, entry.seen)?;
                 place.insert(slot);
@@ -411,6 +419,7 @@ async fn deliver(
     watch: &ConfigWatch,
     courier: &impl Courier,
     metrics: &metrics::Push,
+    pushes: &metrics::Pushes,
 ) -> Unresponsive {
     let (mut outbox, mut under_way) = (Outbox::default(), UnderWay::default());
     loop {
@@ -426,6 +435,7 @@ async fn deliver(
                 None => outbox.drop_sent(&key),
             }
         }
+        pushes.retried.fetch_add(outbox.take_retries(), Relaxed);
         let rest_ends = outbox.wakes_at();
         tokio::select! {
             due = watch.session.due() => {
@@ -439,6 +449,7 @@ async fn deliver(
                 } else if !watch.inner().by_key.contains_key(&key) {
                     outbox.drop_sent(&key);
                 } else if outbox.failed(&key, clock::now()) == Failed::GiveUp {
+                    pushes.given_up.fetch_add(1, Relaxed);
                     return Unresponsive;
                 }
             },

@@ -54,6 +54,7 @@ struct Client {
     /// Acknowledgements are held until somebody releases them.
     slow: bool,
     outstanding_max: AtomicUsize,
+    counts: metrics::Pushes,
 }
 
 impl Client {
@@ -118,7 +119,7 @@ async fn beside<R>(
         biased;
         done = script => done,
         () = Arc::clone(&node.push).run() => unreachable!("the pusher does not end"),
-        unresponsive = deliver(&**node, watch, client, &node.push.metrics) => panic!("{unresponsive}"),
+        unresponsive = deliver(&**node, watch, client, &node.push.metrics, &client.counts) => panic!("{unresponsive}"),
     }
 }
 
@@ -362,13 +363,15 @@ async fn a_client_that_never_answers_is_given_up_after_fifty_retries() {
     assert_eq!(listens(&node, &watch, &[("deaf", "0")]).await, names(&[]));
     node.publish("deaf", "1");
     tokio::select! {
-        Unresponsive = deliver(&*node, &watch, &client, &node.push.metrics) => {}
+        Unresponsive = deliver(&*node, &watch, &client, &node.push.metrics, &client.counts) => {}
         () = Arc::clone(&node.push).run() => unreachable!("the pusher does not end"),
     }
     let told = client.told.lock().unwrap();
     assert_eq!(told.len(), 51);
     // 50 timeouts of 3 s, and rests of 2 + 4 + … + 100 s.
     assert_eq!(told.last().map(|(at, _, _)| *at), Some(150 + 2_550));
+    let (retried, given_up) = (&client.counts.retried, &client.counts.given_up);
+    assert_eq!((retried.load(Relaxed), given_up.load(Relaxed)), (50, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -483,6 +486,19 @@ async fn beyond_the_bound_a_listen_is_refused_and_says_so() {
     let watch = ConfigWatch::new(&node.push, "ip", None);
     let refused = listens(&node, &watch, &[("a", "")]).await;
     assert!(matches!(refused, Err(Error::Overloaded(_))), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_may_go_on_to_other_configs_for_ever() {
+    let node = Scripted::new(&[]);
+    let watch = ConfigWatch::new(&node.push, "ip", None);
+    let all: Vec<_> = (0..WATCHED_MAX).map(|n| listened(&n.to_string(), "")).collect();
+    let keys: Vec<_> = all.iter().map(|entry| entry.key.clone()).collect();
+    assert_eq!(listen(&*node, &watch, all, soon()).await, Ok(vec![]));
+    let one_more = listens(&node, &watch, &[("more", "")]).await;
+    assert!(matches!(one_more, Err(Error::Overloaded(_))), "{one_more:?}");
+    watch.unlisten(keys.iter());
+    assert_eq!(listens(&node, &watch, &[("more", "")]).await, names(&[]));
 }
 
 /// However publishes, listens, lost acknowledgements and reads interleave, a client that does what SDKs do
