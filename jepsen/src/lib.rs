@@ -18,6 +18,7 @@ pub mod disk;
 pub mod disk_probe;
 pub mod errors;
 pub mod first_starts;
+pub mod hostile;
 pub mod kill_all;
 pub mod leader_kill;
 pub mod ledger;

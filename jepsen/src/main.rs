@@ -12,8 +12,8 @@ use jepsen::chaos::faults::Group;
 use jepsen::chaos::network::{self, Kind};
 use jepsen::verdict::{Report, Verdict, tell};
 use jepsen::{
-    announcement, chaos, errors, first_starts, kill_all, leader_kill, pause_leader, power_cut, scale, seeded,
-    syncs,
+    announcement, chaos, errors, first_starts, hostile, kill_all, leader_kill, pause_leader, power_cut,
+    scale, seeded, syncs,
 };
 
 /// Black-box proofs against real server processes.
@@ -86,6 +86,8 @@ enum Scenario {
     Chaos(Chaos),
     /// Servers built to be wrong (`--features seeded-bugs`): chaos finds each bug.
     Seeded(Seeded),
+    /// Strangers do their worst to the gRPC port; clients that behave are served all the same.
+    Hostile(Hostile),
     /// Clean errors with a next step.
     Errors {
         /// Only these cases.
@@ -142,6 +144,25 @@ struct Chaos {
     /// Where history.json, timeline.html and report.json go, a folder per seed.
     #[arg(long, default_value = "target/chaos")]
     output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Hostile {
+    /// Seed of what is random.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Seconds of each of the two rounds.
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// Only these attacks.
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(hostile::names()))]
+    only: Vec<String>,
+    /// Connections that send nothing.
+    #[arg(long, default_value_t = 2_000)]
+    silent: usize,
+    /// Milliseconds within which 99 of 100 requests of those who behave must be answered.
+    #[arg(long, default_value_t = 1_000)]
+    p99: u64,
 }
 
 #[derive(Debug, Args)]
@@ -274,8 +295,20 @@ async fn run(scenario: Scenario, server: &std::path::Path, scratch: &Scratch) ->
         Scenario::Syncs => syncs::run(server, scratch).await,
         Scenario::Chaos(chaos) => chaos_runs(server, scratch, chaos).await,
         Scenario::Seeded(seeded) => look_for_bugs(server, scratch, seeded).await,
+        Scenario::Hostile(hostile) => strangers(server, scratch, hostile).await,
         Scenario::Errors { only } => errors::run(server, scratch, &only).await,
     }
+}
+
+async fn strangers(server: &std::path::Path, scratch: &Scratch, hostile: Hostile) -> anyhow::Result<Report> {
+    let plan = hostile::Plan {
+        seed: hostile.seed,
+        attacked: Duration::from_secs(hostile.seconds),
+        only: hostile.only,
+        silent: hostile.silent,
+        p99_max: Duration::from_millis(hostile.p99),
+    };
+    hostile::run(server, scratch, &plan).await
 }
 
 async fn look_for_bugs(
