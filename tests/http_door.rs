@@ -53,6 +53,23 @@ async fn the_checks_of_the_announcement() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_logs_in_is_welcome_while_there_are_no_users() {
+    let door = Door::open(&[]).await;
+    for path in ["/v1/auth/login", "/v1/auth/users/login", "/v3/auth/user/login"] {
+        // Java: the name in the query, the password in the body.
+        let path = format!("/nacos{path}?username=dev");
+        let welcome = door.post(&path, "password=secret").await;
+        assert_eq!(welcome.status, 200, "{}", welcome.body);
+        assert_eq!(welcome.header("authorization"), Some("Bearer AUTH_DISABLED"));
+        assert_eq!(
+            welcome.body,
+            r#"{"accessToken":"AUTH_DISABLED","globalAdmin":true,"tokenTtl":18000,"username":"dev"}"#
+        );
+    }
+    door.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn old_python_clients_publish_up_to_a_megabyte_in_the_request_line() {
     let door = Door::open(&[]).await;
     let line = |method: &str, length: usize| {

@@ -8,6 +8,7 @@ mod connection;
 mod form;
 mod limits;
 mod listener;
+mod login;
 mod reply;
 mod request;
 mod router;

@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::reply::{self, JSON, JSON_UTF8, Reply, ResultV2, TEXT};
 use super::request::Request;
-use super::{operation, v1, v2};
+use super::{login, operation, v1, v2};
 use crate::api_code;
 use crate::error::{Error, Result};
 use crate::service::Services;
@@ -291,6 +291,9 @@ pub static ROUTES: &[Route] = &[
         operation::readiness,
     ),
     row(Get, "/v1/console/server/state", Open, V1, operation::server_state),
+    row(Post, "/v1/auth/login", Open, V1, login::login),
+    row(Post, "/v1/auth/users/login", Open, V1, login::login),
+    row(Post, "/v3/auth/user/login", Open, V2, login::login),
     row(Get, "/v1/raft/metrics", Operator, Plain, operation::raft_metrics),
     row(Get, "/v2/core/loader/current", Operator, V1, v2::loader::current),
     row(

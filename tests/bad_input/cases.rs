@@ -497,6 +497,23 @@ pub(crate) fn rows() -> Vec<Row> {
             ],
         ),
     ];
+    for path in ["/v1/auth/login", "/v1/auth/users/login"] {
+        let cases = vec![
+            missing("password=p", "username", "String"),
+            missing("username=u", "password", "String"),
+        ];
+        rows.push(row("POST", path, cases));
+    }
+    let coded = ["username", "password"].map(|name| {
+        let other = if name == "username" {
+            "password"
+        } else {
+            "username"
+        };
+        let text = format!("Required request parameter '{name}' for method parameter type String");
+        case(format!("{other}=x"), 400, text)
+    });
+    rows.push(row("POST", "/v3/auth/user/login", coded.into()));
     for verb in ["GET", "POST", "PUT", "DELETE"] {
         rows.push(row(verb, "/v1/console/namespaces", v1_namespace(verb)));
         rows.push(row(verb, "/v2/console/namespace", v2_namespace(verb)));
