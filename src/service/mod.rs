@@ -3,8 +3,8 @@
 //! Adapters (HTTP now, gRPC later) parse and render; everything between stands here. Requests are plain
 //! values, answers too; a [`Caller`] says who asks.
 
-mod cluster_metrics;
 pub mod clients;
+mod cluster_metrics;
 pub mod config;
 mod freshness;
 pub mod fuzzy;
