@@ -1,6 +1,6 @@
 //! Distro: every node holds the naming records of all, and none waits for another.
 //!
-//! - [`responsible`] says which of the living members handles the HTTP writes of a service.
+//! - [`responsible()`] says which of the living members handles the HTTP writes of a service.
 //! - [`Distro`] is the protocol between nodes as a plain value: it is told what came in and what time it is,
 //!   and says what goes out. [`Message`] is what travels.
 //!

@@ -300,6 +300,10 @@ impl Guest for Conversation {
         }
     }
 
+    fn is_registered(&self) -> bool {
+        self.client().is_some()
+    }
+
     fn closed(&self) {
         self.unregister();
     }

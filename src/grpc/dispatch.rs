@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::service::{Caller, Services};
 use crate::shutdown::Shutdown;
 
-/// One type of request and who answers it. Handlers list theirs with [`rows!`].
+/// One type of request and who answers it. Handlers list theirs with `rows!`.
 #[derive(Debug)]
 pub struct Row {
     /// The type name, as it stands in the metadata of a payload.

@@ -1,5 +1,5 @@
 //! The listener of the gRPC port (HTTP port + 1000): accepts and limits connections. What happens on one
-//! of them is the business of [`super::session`].
+//! of them is the business of `session`.
 //!
 //! Limits, and what happens at them:
 //!
@@ -9,6 +9,7 @@
 //! | reserve for peers | 64 connections beyond it | closed after 5 s unless it proved itself a peer; serves nothing else |
 //! | preface of HTTP/2 | 5 s | closed |
 //! | first request | 30 s | closed |
+//! | registration of a connection that has asked | 60 s, again and again | closed, unless it is being answered |
 //! | concurrent streams of a connection | 1,000 | HTTP/2 refuses the stream |
 //! | tasks of a connection | 1,000 | the stream is reset: a client that resets what it asked for (rapid reset) gains nothing |
 //! | resets not yet seen by us | 100 | the connection is closed, ENHANCE_YOUR_CALM |
@@ -19,11 +20,14 @@
 //! Pings of HTTP/2 are answered, however many: Go pings each minute on idle connections. A host that is gone
 //! is found by TCP keepalive (30 s, then each 10 s), a client that is silent by `detection`.
 //!
+//! Who breaks these rules is named in the log, once a minute for each address.
+//!
 //! TLS and clear text are told apart by the first byte; without a certificate TLS is closed.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,12 +38,13 @@ use http::{HeaderValue, Response};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::line::{Line, Order, Wire, WireKind};
 use super::session::{Http, Session};
 use super::tls::Tls;
-use crate::cluster::{BoxFuture, Door, Exchange};
+use crate::clock;
+use crate::cluster::{BoxFuture, Door, Exchange, Failures};
 use crate::metrics::Grpc;
 use crate::shutdown::Shutdown;
 
@@ -54,6 +59,8 @@ pub struct Limits {
     pub preface_within: Duration,
     /// From there to the first request.
     pub first_request_within: Duration,
+    /// How long a connection that has asked may stay without registering, unless it is being answered.
+    pub registered_within: Duration,
     /// In which a connection of the reserve must have proved itself.
     pub proof_within: Duration,
     /// Streams of a connection at a time, and tasks for them.
@@ -73,6 +80,7 @@ impl Default for Limits {
             peer_reserve: 64,
             preface_within: Duration::from_secs(5),
             first_request_within: Duration::from_secs(30),
+            registered_within: Duration::from_secs(60),
             proof_within: Duration::from_secs(5),
             streams_max: 1_000,
             unseen_resets_max: 100,
@@ -99,6 +107,11 @@ pub trait Guest: Send + Sync {
     /// The connection is to go: streams that would stand for ever are ended, what is being answered is not
     /// disturbed. May be called more than once.
     fn leave(&self) {}
+
+    /// It has said who it is, so it may stay although nothing is asked.
+    fn is_registered(&self) -> bool {
+        true
+    }
 
     /// The connection is gone; called once.
     fn closed(&self) {}
@@ -239,6 +252,8 @@ pub(super) struct Server {
     pub(super) clients: Shutdown,
     /// Peers are served until this begins.
     pub(super) network: Shutdown,
+    /// Whose nonsense was logged lately.
+    nonsense: Failures<IpAddr>,
 }
 
 /// The right to be one of the connections.
@@ -270,6 +285,7 @@ impl Server {
             metrics,
             clients: clients.clone(),
             network: network.clone(),
+            nonsense: Failures::new(),
         }
     }
 
@@ -340,6 +356,7 @@ impl Server {
                 },
                 _ => {
                     self.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
+                    self.complain(remote, "was turned away", &"there are too many connections");
                     return;
                 }
             },
@@ -359,11 +376,19 @@ impl Server {
             Ok(Ok(http)) => Session::new(self.clone(), line, http, reserved).await,
             Ok(Err(error)) => {
                 self.metrics.not_http2.fetch_add(1, Ordering::Relaxed);
-                debug!(remote = %line.remote, "not an HTTP/2 connection: {error}");
+                self.complain(line.remote, "spoke no HTTP/2", &error);
             }
             Err(_) => {
                 self.metrics.not_http2.fetch_add(1, Ordering::Relaxed);
+                self.complain(line.remote, "spoke no HTTP/2", &"it sent nothing in time");
             }
+        }
+    }
+
+    /// Says once a minute for each source what it does wrong.
+    pub(super) fn complain(&self, remote: SocketAddr, what: &str, why: &dyn fmt::Display) {
+        if let Some(silent) = self.nonsense.note(remote.ip(), clock::now()) {
+            warn!(%remote, silent, "a connection to the gRPC port {what}: {why}");
         }
     }
 

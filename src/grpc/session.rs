@@ -154,7 +154,7 @@ impl Session {
         if !self.has_asked {
             self.has_asked = true;
             if !self.reserved && !self.draining {
-                self.deadline = None;
+                self.close_in(self.server.limits.registered_within);
             }
         }
         if Arc::strong_count(&self.tasks) > self.server.limits.streams_max as usize {
@@ -193,6 +193,14 @@ impl Session {
         }
     }
 
+    /// At a deadline: a connection that is somebody's, or works on something, stays. Without this whoever asks
+    /// once and never registers would keep a place for ever.
+    fn may_stay(&self) -> bool {
+        let is_guest = self.guest.as_ref().is_some_and(|guest| guest.is_registered());
+        let is_busy = Arc::strong_count(&self.tasks) > 1;
+        self.has_asked && !self.draining && !self.reserved && (is_guest || is_busy || self.is_peer)
+    }
+
     /// From the first request of the door on, its opinion of this connection matters. A task of its own
     /// looks at it, so that connections of clients need not.
     fn follow_standing(&mut self) {
@@ -223,12 +231,20 @@ impl Future for Session {
             if let Some(deadline) = &mut this.deadline
                 && deadline.as_mut().poll(cx).is_ready()
             {
-                return Poll::Ready(());
+                if !this.may_stay() {
+                    return Poll::Ready(());
+                }
+                this.close_in(this.server.limits.registered_within);
+                continue;
             }
             match ready!(this.http.poll_accept(cx)) {
                 Some(Ok(exchange)) => this.dispatch(cx, exchange),
                 Some(Err(error)) => {
-                    debug!(remote = %this.line.remote, "connection: {error}");
+                    if error.is_io() {
+                        debug!(remote = %this.line.remote, "connection: {error}");
+                    } else {
+                        this.server.complain(this.line.remote, "broke HTTP/2", &error);
+                    }
                     return Poll::Ready(());
                 }
                 None => return Poll::Ready(()),

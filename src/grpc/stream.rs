@@ -62,6 +62,7 @@ pub(super) fn begin(
         decoder: FrameDecoder::new(MESSAGE_BYTES_MAX),
         encoding,
         conversation,
+        ended: false,
     })
 }
 
@@ -74,6 +75,8 @@ struct Stream {
     body: RecvStream,
     decoder: FrameDecoder,
     encoding: Encoding,
+    /// It has unregistered already; what is registered now came by the client's next stream.
+    ended: bool,
 }
 
 /// Why a stream is ended.
@@ -229,13 +232,16 @@ impl Stream {
             outbox.end();
         }
         // The client's own outbox is ended with its registration.
+        self.ended = true;
         self.conversation.unregister();
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.conversation.unregister();
+        if !self.ended {
+            self.conversation.unregister();
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::task::Poll;
 /// Futures of pushes, each with its subject.
 ///
 /// A list that is polled whole: there are mostly none or one in it, and never more than
-/// [`super::outbox::OUTSTANDING_MAX`]. A task for each would cost more than the push.
+/// `outbox::OUTSTANDING_MAX`. A task for each would cost more than the push.
 pub struct UnderWay<K>(Vec<(K, Push)>);
 
 /// True once the client has taken it.

@@ -65,12 +65,49 @@ async fn a_connection_that_says_nothing_is_closed() {
     let limits = Limits {
         preface_within: short,
         first_request_within: short,
+        registered_within: short,
         ..Limits::default()
     };
     let server = Served::start(limits, Arc::new(Unimplemented));
     let mut mute = TcpStream::connect(server.address).await.unwrap();
     let end = timeout(PATIENCE, mute.read_to_end(&mut Vec::new())).await;
     assert!(end.is_ok(), "it may stay");
+}
+
+/// Asks, and never says who it is.
+#[derive(Debug)]
+struct Stranger;
+
+impl Handler for Stranger {
+    fn open(self: Arc<Self>, _: &Arc<Line>) -> Arc<dyn Guest> {
+        self
+    }
+}
+
+impl Guest for Stranger {
+    fn handle(self: Arc<Self>, (_, respond): Exchange) -> BoxFuture<'static, ()> {
+        refuse(respond, UNIMPLEMENTED);
+        Box::pin(std::future::ready(()))
+    }
+
+    fn is_registered(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_and_never_registers_is_closed() {
+    let limits = Limits {
+        registered_within: Duration::from_millis(1),
+        ..Limits::default()
+    };
+    let server = Served::start(limits, Arc::new(Stranger));
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut send, connection) = h2::client::handshake::<_>(stream).await.unwrap();
+    let (response, _stream) = send.send_request(request(None), true).unwrap();
+    let ended = timeout(PATIENCE, connection).await;
+    assert!(ended.is_ok(), "it may stay");
+    assert_eq!(response.await.unwrap().headers()["grpc-status"], "12");
 }
 
 #[tokio::test]
