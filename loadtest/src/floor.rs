@@ -4,7 +4,7 @@
 //! What a real server costs *above this* is its own doing. The floor is fixed: it is not made slower to
 //! look better beside it. It answers the paths of config publish and get and knows nothing else: GET
 //! gives the same content of a given size always, POST is answered `true` once its body is on disk. The
-//! same over gRPC on the port 1,000 above ([`floor_grpc`]).
+//! same over gRPC on the port 1,000 above (`floor_grpc`).
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
