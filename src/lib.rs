@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod cluster_cli;
 pub mod config;
 pub mod consensus;
+pub mod discovery;
 pub mod distro;
 pub mod error;
 pub mod grpc;

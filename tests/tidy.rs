@@ -29,6 +29,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "http",
             "grpc",
             "service",
+            "discovery",
+            "naming",
             "push",
             "state",
             "consensus",
@@ -57,19 +59,33 @@ const ARROWS: &[(&str, &[&str])] = &[
             "shutdown",
             "config",
             "namespace",
+            "naming",
+            "discovery",
         ],
     ),
     (
         "grpc",
         &[
-            "service", "api_code", "model", "metrics", "error", "settings", "clock", "shutdown", "cluster",
+            "service",
+            "api_code",
+            "model",
+            "metrics",
+            "error",
+            "settings",
+            "clock",
+            "shutdown",
+            "cluster",
             "config",
+            "naming",
+            "discovery",
         ],
     ),
     (
         "service",
         &[
             "consensus",
+            "discovery",
+            "naming",
             "push",
             "config",
             "namespace",
@@ -87,7 +103,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "push",
         &[
-            "state", "config", "model", "clock", "metrics", "shutdown", "seeded",
+            "state", "config", "naming", "model", "clock", "metrics", "shutdown", "seeded",
         ],
     ),
     (
@@ -112,6 +128,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("namespace", &["model"]),
     ("naming", &["model"]),
+    (
+        "discovery",
+        &[
+            "distro", "naming", "model", "cluster", "push", "clock", "shutdown", "metrics", "error",
+        ],
+    ),
     ("distro", &["naming", "model"]),
     ("model", &[]),
     ("api_code", &["error", "model"]),

@@ -40,6 +40,11 @@ impl Changes {
         self.newest
     }
 
+    /// Records that there are.
+    pub(super) fn records(&self) -> usize {
+        self.by_revision.len() - self.gone.len()
+    }
+
     /// Notes that a record was written, in the place of its change `before`.
     pub(super) fn written(&mut self, key: RecordKey, before: Option<Revision>) -> Revision {
         if let Some(before) = before {

@@ -315,6 +315,23 @@ impl Registry {
         service.map_or_else(|| self.clock.now(now_ms), |service| service.stamp)
     }
 
+    /// The state of a service, and its stamp. What readers see is the same as long as the state is; the stamp
+    /// may have been raised since. `None` for a service that is not known.
+    pub fn version(&self, service: &ServiceKey) -> Option<(Stamp, Stamp)> {
+        let service = self.services.get(service)?;
+        Some((service.content, service.stamp))
+    }
+
+    /// Records of this node, tombstones among them.
+    pub fn own_records(&self) -> usize {
+        self.changes.records()
+    }
+
+    /// Services that are known.
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
     /// The present in logical time, for peers.
     pub fn logical_now(&self, now_ms: u64) -> Stamp {
         self.clock.now(now_ms)
@@ -644,6 +661,7 @@ impl Registry {
             } else {
                 self.clock.draw(now_ms, service.stamp)
             };
+            service.content = service.stamp;
             self.events.push(Event::Changed {
                 service: key.clone(),
                 stamp: service.stamp,

@@ -70,8 +70,10 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) key: ServiceKey,
-    /// Rises whenever readers see something else: `lastRefTime`, and what rendered answers are cached by.
+    /// Rises whenever readers see something else: `lastRefTime`.
     pub(super) stamp: Stamp,
+    /// The stamp at the last change of what readers see; `stamp` may have been raised since.
+    pub(super) content: Stamp,
     pub(super) entries: BTreeMap<Endpoint, Entry>,
     pub(super) overlay: Overlay,
     /// Since when nothing is registered, monotonic ms; `None` while something is.
@@ -83,6 +85,7 @@ impl Service {
         Service {
             key,
             stamp: Stamp::default(),
+            content: Stamp::default(),
             entries: BTreeMap::new(),
             overlay: Overlay::default(),
             empty_since: Some(now_ms),

@@ -9,6 +9,7 @@
 //! | `wal/` | fjall: the log, term and vote, the base of the log | every batch synced |
 //! | `state/` | fjall: the tables of the state machine and their applied point | before the log is cut |
 //! | `snapshots/` | the newest snapshot | before it gets its name |
+//! | `naming` | high-water mark of naming's stamps | replaced as a whole, synced |
 //! | `aside/` | what could not be used; never deleted by us | – |
 //!
 //! Everything blocks; there is no async runtime in here. The life of a folder:
@@ -55,6 +56,7 @@ pub mod recover;
 pub mod snapshot;
 mod space;
 mod table;
+mod watermark;
 mod writer;
 
 use std::fmt;
@@ -69,6 +71,7 @@ pub use metrics::{BATCH_BUCKETS, Histogram, SYNC_BUCKETS_US, WriterMetrics};
 pub use snapshot::{SnapshotFile, Snapshots};
 pub use space::{RESERVE_BYTES, SpaceProbe, Volume, statvfs};
 pub use table::{KEY_BYTES_MAX, Rows, Table, Tables, TablesBatch, TablesView};
+pub use watermark::{Watermark, WatermarkFile};
 pub use writer::{Completion, LogWriter, WriterHandle};
 
 /// Names a cluster: drawn at random by its founder. 0 is none.

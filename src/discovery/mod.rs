@@ -1,0 +1,27 @@
+//! The running registry of this node: [`crate::naming`] and [`crate::distro`] are values, this is what gives
+//! them time, a lock, peers and readers.
+//!
+//! ```text
+//!   service::naming ──act, execute──▶ Discovery ◀──── links of peers (distro, forwarding)
+//!        ▲   query: ready bytes          │ one mutex: registry, protocol, rendered answers
+//!        │                               ├─ 100 ms: timers, digests, signs of life
+//!     http, grpc                         └─ events ──▶ push
+//! ```
+//!
+//! Every act holds the lock for microseconds and waits for nothing inside it. [`Act`]s over HTTP go to the
+//! responsible node (`forward`); what cannot be brought there within two seconds is done here.
+//!
+//! What is not in here: parameters and answers of protocols (`service`, `http`, `grpc`), who watches what
+//! (`push`), rules of the registry (`naming`).
+
+mod answers;
+pub mod forward;
+mod node;
+mod reserve;
+
+pub use answers::{CACHE_MS, Form, instance_id};
+pub use forward::{Act, Done, What};
+pub use node::{Discovery, Figures, OnEvents, Parts, Readiness};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! The registry of this node, under its lock and in time.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use storage::{StorageError, WatermarkFile};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+use super::answers::{Answers, Form};
+use super::forward::{Act, Done, What};
+use super::reserve::Reserve;
+use crate::clock;
+use crate::distro::{Distro, Sizes, responsible};
+use crate::model::ServiceKey;
+use crate::naming::{Beat, Event, Filter, Instance, Origin, Owner, Registry, Stamp, StampClock, WrongKind};
+
+/// Timers and the protocol are looked at so often.
+const TICK: Duration = Duration::from_millis(100);
+/// Empty services are looked for so often; all services are walked.
+const SWEEP_MS: u64 = 10_000;
+/// Records that this node writes at most: about 1 GiB of memory on each node of the cluster.
+const OWN_RECORDS_MAX: usize = 1_000_000;
+/// After a restart, while no other node has told this one what there is, readers wait so long: by then
+/// clients have noticed and registered again (contract 05, redo of the SDKs), ms.
+const REDO_MS: u64 = 6_000;
+
+/// Told what has happened, in order and at once: it is called under the lock, so it may only take a note.
+pub type OnEvents = Box<dyn Fn(Vec<Event>) + Send + Sync>;
+
+/// What a [`Discovery`] is made of.
+pub struct Parts {
+    /// Id of this node.
+    pub node: u64,
+    /// The data folder, for the high-water mark of stamps.
+    pub folder: PathBuf,
+    /// Who is told what has happened.
+    pub on_events: OnEvents,
+}
+
+/// Whether readers may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Yes.
+    Ready,
+    /// Other nodes are still being asked what there is.
+    Loading,
+    /// Clients of the run before have not had time to come back yet.
+    AwaitingClients,
+}
+
+/// The running registry of this node. One per server.
+pub struct Discovery {
+    shared: Mutex<Shared>,
+    started: Instant,
+    /// There is something to send.
+    changed: Notify,
+    on_events: OnEvents,
+    reserve: Mutex<Reserve>,
+    /// Acts that were done here, ever.
+    acts: AtomicU64,
+}
+
+/// What the lock holds.
+pub(super) struct Shared {
+    pub(super) registry: Registry,
+    pub(super) distro: Distro,
+    answers: Answers,
+    /// When time was looked at last.
+    pub(super) ticked_ms: u64,
+    swept_ms: u64,
+    /// Readers wait until then, unless another node has told what there is.
+    redo_until_ms: u64,
+}
+
+impl fmt::Debug for Discovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Discovery").finish_non_exhaustive()
+    }
+}
+
+/// How much there is of what, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Services that are known.
+    pub services: usize,
+    /// Records of this node.
+    pub own_records: usize,
+    /// Records of other nodes.
+    pub copies: usize,
+    /// Bytes of rendered answers.
+    pub answer_bytes: usize,
+    /// Of the protocol.
+    pub distro: Sizes,
+}
+
+impl Discovery {
+    /// An empty registry of a node that begins, alone for now. Blocks for the disk.
+    ///
+    /// # Errors
+    /// The high-water mark cannot be written.
+    pub fn open(parts: Parts) -> Result<Arc<Discovery>, StorageError> {
+        let wall_ms = u64::try_from(clock::wall_ms()).unwrap_or_default();
+        let file = WatermarkFile::in_folder(&parts.folder);
+        let (reserve, floor, held) = Reserve::open(file, wall_ms)?;
+        let me = Origin {
+            node: parts.node,
+            // Above that of every earlier run: their mark was above all that they drew.
+            boot: floor,
+        };
+        Ok(Arc::new(Discovery {
+            shared: Mutex::new(Shared {
+                registry: Registry::new(me, StampClock::new(floor, 0)),
+                distro: Distro::new(me, [me.node], 0),
+                answers: Answers::default(),
+                ticked_ms: 0,
+                swept_ms: 0,
+                redo_until_ms: if held { REDO_MS } else { 0 },
+            }),
+            started: clock::now(),
+            changed: Notify::new(),
+            on_events: parts.on_events,
+            reserve: Mutex::new(reserve),
+            acts: AtomicU64::new(0),
+        }))
+    }
+
+    /// Monotonic time of the registry.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from((clock::now() - self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Changes the registry. Whoever watches is told.
+    pub fn act<T>(&self, act: impl FnOnce(&mut Registry, u64) -> T) -> T {
+        let mut shared = self.lock();
+        let now_ms = self.now_ms();
+        let done = act(&mut shared.registry, now_ms);
+        self.tell(&mut shared);
+        done
+    }
+
+    /// Looks at the registry.
+    pub fn look<T>(&self, look: impl FnOnce(&Registry, u64) -> T) -> T {
+        let shared = self.lock();
+        look(&shared.registry, self.now_ms())
+    }
+
+    /// What a reader gets; ready bytes while nothing changes. The JSON of contract 03 §3 and 01 §5.2.
+    pub fn query(&self, service: &ServiceKey, filter: &Filter, form: Form) -> Bytes {
+        let mut shared = self.lock();
+        let Shared {
+            registry, answers, ..
+        } = &mut *shared;
+        answers.get(registry, self.now_ms(), service, filter, form)
+    }
+
+    /// What a new subscriber gets first: its stamp is above whatever it may have heard elsewhere.
+    pub fn first_answer(&self, service: &ServiceKey, filter: &Filter, form: Form) -> Bytes {
+        let mut shared = self.lock();
+        let now_ms = self.now_ms();
+        let Shared {
+            registry, answers, ..
+        } = &mut *shared;
+        registry.raise(now_ms, service);
+        answers.get(registry, now_ms, service, filter, form)
+    }
+
+    /// Does an act here, whoever is responsible.
+    pub fn execute(&self, act: Act) -> Done {
+        self.acts.fetch_add(1, Ordering::Relaxed);
+        self.act(|registry, now_ms| execute(registry, now_ms, act))
+    }
+
+    /// The member that handles the HTTP writes of a service.
+    pub fn responsible(&self, service: &ServiceKey) -> u64 {
+        let shared = self.lock();
+        let me = shared.registry.me().node;
+        responsible(service, shared.distro.living()).unwrap_or(me)
+    }
+
+    /// True when this node handles the HTTP writes of a service.
+    pub fn is_responsible(&self, service: &ServiceKey) -> bool {
+        let shared = self.lock();
+        let me = shared.registry.me().node;
+        responsible(service, shared.distro.living()).is_none_or(|node| node == me)
+    }
+
+    /// Whether readers may be answered: an empty list is never told as truth while more may be known.
+    pub fn readiness(&self) -> Readiness {
+        let shared = self.lock();
+        if shared.distro.is_loading() {
+            return Readiness::Loading;
+        }
+        let told = shared.registry.origins().any(|(_, _, records)| records > 0);
+        if !told && self.now_ms() < shared.redo_until_ms {
+            return Readiness::AwaitingClients;
+        }
+        Readiness::Ready
+    }
+
+    /// The members of the cluster, by raft's configuration.
+    pub fn set_members(&self, members: BTreeSet<u64>) {
+        self.lock().distro.set_members(members);
+        self.changed.notify_one();
+    }
+
+    /// Members that are heard, this node among them.
+    pub fn living(&self) -> Vec<u64> {
+        self.lock().distro.living().collect()
+    }
+
+    /// How much there is of what.
+    pub fn figures(&self) -> Figures {
+        let shared = self.lock();
+        let registry = &shared.registry;
+        Figures {
+            services: registry.service_count(),
+            own_records: registry.own_records(),
+            copies: registry.origins().map(|(_, _, records)| records).sum(),
+            answer_bytes: shared.answers.bytes(),
+            distro: shared.distro.sizes(registry),
+        }
+    }
+
+    /// Lets time pass, for ever.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep(TICK) => {}
+            }
+            self.turn();
+            if let Some((logical_ms, in_use)) = self.reserve_due() {
+                let this = Arc::clone(&self);
+                let renewed =
+                    tokio::task::spawn_blocking(move || this.lock_reserve().renew(logical_ms, in_use));
+                if renewed.await.is_err() {
+                    tracing::error!("the high-water mark of naming was not written: its thread panicked");
+                }
+            }
+        }
+    }
+
+    /// One look at the clock and at what is to be sent.
+    pub(super) fn turn(&self) {
+        let mut shared = self.lock();
+        let now_ms = self.now_ms();
+        let this = &mut *shared;
+        this.registry.tick(now_ms);
+        if now_ms >= this.swept_ms + SWEEP_MS {
+            this.swept_ms = now_ms;
+            this.registry.sweep(now_ms);
+        }
+        this.distro.poll(now_ms, &mut this.registry);
+        this.ticked_ms = now_ms;
+        self.tell(&mut shared);
+    }
+
+    fn reserve_due(&self) -> Option<(u64, bool)> {
+        let (Stamp(logical_ms), in_use) = {
+            let shared = self.lock();
+            let registry = &shared.registry;
+            let copies = registry.origins().any(|(_, _, records)| records > 0);
+            (
+                registry.logical_now(self.now_ms()),
+                copies || registry.own_records() > 0,
+            )
+        };
+        let due = self.lock_reserve().is_due(logical_ms, in_use);
+        due.then_some((logical_ms, in_use))
+    }
+
+    /// Hands on what has happened.
+    fn tell(&self, shared: &mut Shared) {
+        let events = shared.registry.take_events();
+        if events.is_empty() {
+            return;
+        }
+        for event in &events {
+            if let Event::Vanished(service) = event {
+                shared.answers.forget(service);
+            }
+        }
+        (self.on_events)(events);
+        self.changed.notify_one();
+    }
+
+    /// Nothing panics while it holds the lock but an assertion of ours.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_reserve(&self) -> MutexGuard<'_, Reserve> {
+        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Does an act on the registry of this node.
+fn execute(registry: &mut Registry, now_ms: u64, act: Act) -> Done {
+    let Act {
+        service,
+        endpoint,
+        what,
+    } = act;
+    let full = registry.own_records() >= OWN_RECORDS_MAX;
+    if full && !matches!(what, What::Deregister) && registry.instance(&service, &endpoint).is_none() {
+        return Done::Full;
+    }
+    match what {
+        What::Register { instance, healthy } => {
+            let instance = Instance::clone(&instance);
+            match registry.register(now_ms, &Owner::Beats, &service, &endpoint, instance, healthy) {
+                Ok(()) => Done::Yes,
+                Err(WrongKind { holds, .. }) => Done::WrongKind(holds),
+            }
+        }
+        What::Deregister => {
+            registry.deregister(now_ms, &service, &endpoint);
+            Done::Yes
+        }
+        What::Beat { full } => {
+            let full = full.map(|instance| Instance::clone(&instance));
+            match registry.beat(now_ms, &service, &endpoint, full) {
+                Beat::Taken { interval_ms } => Done::Beat { interval_ms },
+                Beat::Unknown => Done::UnknownBeat,
+            }
+        }
+    }
+}

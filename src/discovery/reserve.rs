@@ -1,0 +1,95 @@
+//! The high-water mark of stamps on the disk.
+
+use storage::{Watermark, WatermarkFile};
+
+/// So far ahead of the logical clock the mark is set, ms.
+const AHEAD_MS: u64 = 60_000;
+/// With so little left it is set anew, ms.
+const RENEW_MS: u64 = 30_000;
+
+/// What lies on the disk, and when it is to be replaced.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    file: WatermarkFile,
+    /// What was stored last.
+    stored: Watermark,
+    /// The last try failed, and it was said.
+    failed: bool,
+}
+
+impl Reserve {
+    /// Reads what the last run left and reserves for this one. Gives where stamps begin (the higher one of
+    /// the wall clock and the mark) and whether clients of the last run will bring back what it held.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(super) fn open(
+        file: WatermarkFile,
+        wall_ms: u64,
+    ) -> Result<(Reserve, u64, bool), storage::StorageError> {
+        let last = file.load().unwrap_or_default();
+        let floor = last.reserved.max(wall_ms);
+        let stored = Watermark {
+            reserved: floor + AHEAD_MS,
+            in_use: last.in_use,
+        };
+        file.store(stored)?;
+        let reserve = Reserve {
+            file,
+            stored,
+            failed: false,
+        };
+        Ok((reserve, floor, last.in_use))
+    }
+
+    /// True when the mark has to be set anew. That nothing is held any more can wait for the next time.
+    pub(super) fn is_due(&self, logical_ms: u64, in_use: bool) -> bool {
+        logical_ms + RENEW_MS >= self.stored.reserved || (in_use && !self.stored.in_use)
+    }
+
+    /// Sets the mark ahead of `logical_ms`. Blocks. A disk that fails keeps nobody from registering: stamps
+    /// then rise over a restart as long as the wall clock does, and it is tried again.
+    pub(super) fn renew(&mut self, logical_ms: u64, in_use: bool) {
+        let wanted = Watermark {
+            reserved: logical_ms + AHEAD_MS,
+            in_use,
+        };
+        match self.file.store(wanted) {
+            Ok(()) => {
+                self.stored = wanted;
+                self.failed = false;
+            }
+            Err(error) if !self.failed => {
+                self.failed = true;
+                tracing::error!(%error, "the high-water mark of naming cannot be written: free the disk; tried again");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_begins_above_what_was_given_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = WatermarkFile::in_folder(folder.path());
+        let (mut reserve, floor, held) = Reserve::open(file.clone(), 1_000_000).unwrap();
+        assert_eq!((floor, held), (1_000_000, false));
+        assert!(!reserve.is_due(1_000_001, false));
+        assert!(
+            reserve.is_due(1_000_001, true),
+            "that there is something is told at once"
+        );
+        reserve.renew(1_040_000, true);
+        assert!(!reserve.is_due(1_050_000, true));
+        assert!(!reserve.is_due(1_050_000, false));
+        assert!(reserve.is_due(1_070_000, true));
+        // The clock was set back.
+        let (_, floor, held) = Reserve::open(file, 5).unwrap();
+        assert_eq!((floor, held), (1_100_000, true));
+    }
+}

@@ -1,0 +1,159 @@
+//! A node alone, in virtual time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::model::{Endpoint, NamespaceId, ServiceKey};
+use crate::naming::{Event, Filter, Instance};
+
+fn service() -> ServiceKey {
+    ServiceKey::new(&NamespaceId::default(), "g", "s")
+}
+
+fn act(what: What) -> Act {
+    Act {
+        service: service(),
+        endpoint: Endpoint::new("10.0.0.1", 80, ""),
+        what,
+    }
+}
+
+fn register() -> Act {
+    act(What::Register {
+        instance: Arc::new(Instance::default()),
+        healthy: true,
+    })
+}
+
+fn open(folder: &std::path::Path) -> Arc<Discovery> {
+    let parts = Parts {
+        node: 1,
+        folder: folder.to_owned(),
+        on_events: Box::new(|_| {}),
+    };
+    Discovery::open(parts).expect("a folder")
+}
+
+fn stamp(answer: &[u8]) -> u64 {
+    let answer: serde_json::Value = serde_json::from_slice(answer).expect("JSON");
+    answer["lastRefTime"].as_u64().expect("a number")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_lives_as_long_as_its_beats() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let running = tokio::spawn(Arc::clone(&node).run());
+    let hosts = || {
+        let answer = node.query(&service(), &Filter::default(), Form::Http);
+        let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
+        let hosts = answer["hosts"].as_array().expect("an array").clone();
+        hosts
+            .iter()
+            .map(|host| host["healthy"] == true)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(node.execute(act(What::Beat { full: None })), Done::UnknownBeat);
+    assert_eq!(node.execute(register()), Done::Yes);
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let done = node.execute(act(What::Beat { full: None }));
+        assert_eq!(done, Done::Beat { interval_ms: 5_000 });
+        assert_eq!(hosts(), [true]);
+    }
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    assert_eq!(hosts(), [false]);
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert!(hosts().is_empty());
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_are_shared_until_something_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    node.execute(register());
+    let filter = Filter::default();
+    let first = node.query(&service(), &filter, Form::Http);
+    let again = node.query(&service(), &filter, Form::Http);
+    assert_eq!(first.as_ptr(), again.as_ptr(), "the same bytes");
+    let grpc = node.query(&service(), &filter, Form::Grpc);
+    let name = |answer: &[u8]| serde_json::from_slice::<serde_json::Value>(answer).unwrap()["name"].clone();
+    assert_eq!((name(&first), name(&grpc)), ("g@@s".into(), "s".into()));
+    // A new subscriber gets the same with a higher stamp.
+    let raised = node.first_answer(&service(), &filter, Form::Http);
+    assert!(stamp(&raised) > stamp(&first));
+    let strip = |answer: &[u8]| {
+        let text = String::from_utf8(answer.to_vec()).unwrap();
+        text.replace(&stamp(answer).to_string(), "")
+    };
+    assert_eq!(strip(&raised), strip(&first));
+    node.execute(act(What::Deregister));
+    let gone = node.query(&service(), &filter, Form::Http);
+    assert!(stamp(&gone) > stamp(&raised));
+}
+
+#[test]
+fn what_clients_call_themselves_does_not_move_the_stamp() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let metadata = [("lastRefTime", "1"), ("x\"lastRefTime\":", "2")];
+    let instance = Instance {
+        metadata: metadata.into_iter().collect(),
+        ..Instance::default()
+    };
+    node.execute(act(What::Register {
+        instance: Arc::new(instance),
+        healthy: true,
+    }));
+    let first = node.query(&service(), &Filter::default(), Form::Http);
+    let raised = node.first_answer(&service(), &Filter::default(), Form::Http);
+    let parsed: serde_json::Value = serde_json::from_slice(&raised).unwrap();
+    assert_eq!(parsed["hosts"][0]["metadata"]["lastRefTime"], "1");
+    assert!(stamp(&raised) > stamp(&first));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_node_waits_for_its_clients() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(folder.path());
+    first.turn();
+    assert_eq!(first.readiness(), Readiness::Ready, "nobody was ever here");
+    let running = tokio::spawn(Arc::clone(&first).run());
+    first.execute(register());
+    let before = stamp(&first.query(&service(), &Filter::default(), Form::Http));
+    // The mark is written on a thread of its own.
+    while storage::WatermarkFile::in_folder(folder.path())
+        .load()
+        .is_none_or(|mark| !mark.in_use)
+    {
+        tokio::task::yield_now().await;
+    }
+    running.abort();
+    let second = open(folder.path());
+    second.turn();
+    assert_eq!(second.readiness(), Readiness::AwaitingClients);
+    second.execute(register());
+    let after = stamp(&second.query(&service(), &Filter::default(), Form::Http));
+    assert!(after > before, "{after} {before}");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(second.readiness(), Readiness::Ready);
+}
+
+#[test]
+fn events_are_told_as_they_happen() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let notes = Arc::clone(&told);
+    let node = Discovery::open(Parts {
+        node: 1,
+        folder: folder.path().to_owned(),
+        on_events: Box::new(move |events| notes.lock().unwrap().extend(events)),
+    })
+    .expect("a folder");
+    node.execute(register());
+    let told = told.lock().unwrap();
+    assert_eq!(told[0], Event::Appeared(service()));
+    assert!(matches!(&told[1], Event::Changed { service: named, .. } if *named == service()));
+}

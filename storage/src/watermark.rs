@@ -1,0 +1,97 @@
+//! A number that only rises, reserved ahead, so that a restart begins above all that was given out.
+//!
+//! Naming draws its stamps from memory, thousands a second. What lies on the disk is a *high-water mark*
+//! above all of them; it is written before stamps reach it, so rarely that nobody waits for it. The file is
+//! replaced as a whole; a missing or damaged one reads as none, and the owner then has the wall clock alone.
+
+use std::path::{Path, PathBuf};
+
+use bytes::BufMut;
+
+use crate::codec::Fields;
+use crate::dir;
+use crate::error::StorageError;
+use crate::fault::Faults;
+
+const MAGIC: &[u8; 8] = b"rnacosWM";
+
+/// What stands in the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watermark {
+    /// Nothing above it has been given out.
+    pub reserved: u64,
+    /// Its owner held something that clients will bring again after a restart.
+    pub in_use: bool,
+}
+
+/// The file `naming` in a data folder.
+#[derive(Clone, Debug)]
+pub struct WatermarkFile(PathBuf);
+
+impl WatermarkFile {
+    /// That of a data folder.
+    pub fn in_folder(folder: impl AsRef<Path>) -> WatermarkFile {
+        WatermarkFile(folder.as_ref().join("naming"))
+    }
+
+    /// What the last run has left; `None` when there is none that can be read.
+    pub fn load(&self) -> Option<Watermark> {
+        decode(&std::fs::read(&self.0).ok()?)
+    }
+
+    /// Replaces it, synced. Blocks.
+    ///
+    /// # Errors
+    /// The disk; the earlier one stays in force.
+    pub fn store(&self, watermark: Watermark) -> Result<(), StorageError> {
+        dir::replace_file(&self.0, &encode(watermark), &Faults::default())
+    }
+}
+
+fn encode(watermark: Watermark) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    out.put_u64_le(watermark.reserved);
+    out.put_u8(u8::from(watermark.in_use));
+    let crc = crc32fast::hash(&out);
+    out.put_u32_le(crc);
+    out
+}
+
+fn decode(bytes: &[u8]) -> Option<Watermark> {
+    let (body, crc) = bytes.split_last_chunk::<4>()?;
+    let rest = body.strip_prefix(MAGIC)?;
+    if crc32fast::hash(body).to_le_bytes() != *crc || rest.len() != 9 {
+        return None;
+    }
+    let mut fields = Fields(rest);
+    let reserved = fields.u64();
+    Some(Watermark {
+        reserved,
+        in_use: rest.last() == Some(&1),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_stored_comes_back_and_damage_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = WatermarkFile::in_folder(folder.path());
+        assert_eq!(file.load(), None);
+        let mark = Watermark {
+            reserved: 1_763_802_000_123,
+            in_use: true,
+        };
+        file.store(mark).unwrap();
+        assert_eq!(file.load(), Some(mark));
+        let bytes = encode(mark);
+        for place in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 1;
+            assert_eq!(decode(&flipped), None, "byte {place}");
+            assert_eq!(decode(&bytes[..place]), None, "cut at {place}");
+        }
+    }
+}
