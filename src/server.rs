@@ -2,6 +2,7 @@
 //! in the reverse order. The only module that knows all others.
 
 mod aside;
+mod discovery;
 mod feature_level;
 mod formation;
 mod housekeeping;
@@ -144,6 +145,10 @@ impl Server {
             tuning.feature_level,
         ));
 
+        let on_events = Box::new(|_events| {});
+        let registry = discovery::open(identity.id, settings.storage.dir.clone(), on_events).await?;
+        node.spawn_while_running(Arc::clone(&registry).run());
+        node.spawn_while_running(discovery::follow_members(handle.clone(), Arc::clone(&registry)));
         let services = Arc::new(Services::new(Parts {
             consensus: handle.clone(),
             transport,
@@ -151,6 +156,7 @@ impl Server {
             state: reader,
             log,
             push,
+            discovery: registry,
             stopping: clients.clone(),
             settings: &settings,
             http_port: http_address.port(),

@@ -176,6 +176,11 @@ impl Discovery {
         self.act(|registry, now_ms| execute(registry, now_ms, act))
     }
 
+    /// Does an act where it belongs: on the responsible node, and here if that one does not answer.
+    pub async fn handle(&self, act: Act) -> Done {
+        self.execute(act)
+    }
+
     /// The member that handles the HTTP writes of a service.
     pub fn responsible(&self, service: &ServiceKey) -> u64 {
         let shared = self.lock();

@@ -12,6 +12,7 @@ pub mod health;
 pub mod listen;
 pub mod metrics;
 pub mod namespace;
+pub mod naming;
 pub mod watch;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::cluster::Transport;
 use crate::consensus::{self, Handle, ProposeError};
+use crate::discovery::Discovery;
 use crate::error::{Error, Result};
 use crate::metrics::{Grpc, Http};
 use crate::push::ConfigPush;
@@ -52,6 +54,8 @@ pub struct Services {
     log: Arc<WriterMetrics>,
     /// Who listens to which config.
     push: Arc<ConfigPush>,
+    /// The registry.
+    discovery: Arc<Discovery>,
     freshness: Freshness,
     /// Ends what waits for changes.
     stopping: Shutdown,
@@ -94,6 +98,8 @@ pub struct Parts<'a> {
     pub log: Arc<WriterMetrics>,
     /// Who listens to which config; told of changes by the applier.
     pub push: Arc<ConfigPush>,
+    /// The registry.
+    pub discovery: Arc<Discovery>,
     /// Given when clients are to go: long polls are then answered at once.
     pub stopping: Shutdown,
     /// The settings in force.
@@ -119,6 +125,7 @@ impl Services {
             state: parts.state,
             log: parts.log,
             push: parts.push,
+            discovery: parts.discovery,
             freshness: Freshness::default(),
             stopping: parts.stopping,
             clients: std::sync::OnceLock::new(),
