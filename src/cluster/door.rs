@@ -9,6 +9,7 @@
 //! | `/rnacos.cluster.Peer/Handshake` | stranger | [`super::handshake`] |
 //! | `/rnacos.cluster.Peer/Raft` | member | frames of messages, one way, until either side ends it |
 //! | `/rnacos.cluster.Peer/Call` | by kind | one `cluster.Call`, one `cluster.CallReply` |
+//! | `/rnacos.cluster.Peer/Distro`, `/Forward` | member | [`super::link`]: frames, both ways |
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,6 +28,7 @@ use super::failures::Failures;
 use super::handshake::{self, Frame, Verdict};
 use super::identity::{Kind, Local, PeerIdentity, Target};
 use super::limits::{CALL_BYTES_MAX, CALL_WITHIN, HANDSHAKE_WITHIN, VERSION};
+use super::link::{LinkKind, Links};
 use super::refused::Refused;
 use super::service::{BoxFuture, PeerService};
 use super::stream::{StreamError, next_chunk, next_frame, read_all, send_all};
@@ -56,6 +58,8 @@ pub struct Door {
     /// Told who came, so that it can answer callers this node's membership does not list (yet).
     /// `None` while this node only listens (before it is part of a cluster).
     transport: Option<Transport>,
+    /// Without them their paths do not exist.
+    links: Option<Links>,
     is_local: IsLocal,
     failures: Failures<IpAddr>,
     counts: DoorCounts,
@@ -93,6 +97,7 @@ impl Door {
             token,
             service,
             transport,
+            links: None,
             is_local: is_loopback,
             failures: Failures::new(),
             counts: DoorCounts::default(),
@@ -104,6 +109,13 @@ impl Door {
     #[must_use]
     pub fn with_is_local(mut self, is_local: IsLocal) -> Door {
         self.is_local = is_local;
+        self
+    }
+
+    /// Members may open links here.
+    #[must_use]
+    pub fn with_links(mut self, links: Links) -> Door {
+        self.links = Some(links);
         self
     }
 
@@ -182,6 +194,18 @@ impl Visit {
             Standing::Proven(from) if path == CALL_PATH => {
                 Ok(Box::pin(self.clone().answer_call(from, exchange)))
             }
+            Standing::Proven(from) if from.kind == Kind::Member => self.route_link(from, exchange),
+            _ => Err(Box::new(exchange)),
+        }
+    }
+
+    fn route_link(
+        &self,
+        from: Arc<PeerIdentity>,
+        exchange: Exchange,
+    ) -> Result<BoxFuture<'static, ()>, Box<Exchange>> {
+        match (&self.door.links, LinkKind::of_path(exchange.0.uri().path())) {
+            (Some(links), Some(kind)) => Ok(Box::pin(links.clone().accept(from, kind, exchange))),
             _ => Err(Box::new(exchange)),
         }
     }

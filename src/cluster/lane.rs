@@ -296,14 +296,9 @@ impl Lane {
     /// Ends when a ping is not answered in time. Only the control lane asks: behind a full log or bulk
     /// connection an answer may rightly take long.
     async fn ping(&self, pings: Option<PingPong>) {
-        let (Class::Control, Some(mut pings)) = (self.class, pings) else {
-            return std::future::pending().await;
-        };
-        loop {
-            sleep(PING_EVERY).await;
-            if !matches!(timeout(PING_WITHIN, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
-                return;
-            }
+        match (self.class, pings) {
+            (Class::Control, Some(pings)) => until_silent(pings, PING_WITHIN).await,
+            _ => std::future::pending().await,
         }
     }
 
@@ -331,6 +326,16 @@ impl Lane {
 /// See [`Peer::renewal`].
 pub(super) type Renewal = tokio::sync::watch::Receiver<u64>;
 
+/// Asks every [`PING_EVERY`]; ends when a ping is not answered within this time.
+pub(super) async fn until_silent(mut pings: PingPong, within: Duration) {
+    loop {
+        sleep(PING_EVERY).await;
+        if !matches!(timeout(within, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
+            return;
+        }
+    }
+}
+
 /// The other side answers when the stream begins and when it ends; anything else is a refusal.
 async fn watch_reply(response: ResponseFuture) -> Result<(), StreamError> {
     let response = response.await?;
@@ -344,7 +349,7 @@ async fn watch_reply(response: ResponseFuture) -> Result<(), StreamError> {
 
 /// From the start of one dial to the next: doubles from [`BACKOFF_MIN`], a quarter of it drawn at random
 /// so that nodes that lost each other do not dial in step, never above [`BACKOFF_MAX`].
-fn backoff(failures: u32) -> Duration {
+pub(super) fn backoff(failures: u32) -> Duration {
     let full = BACKOFF_MIN.saturating_mul(1 << failures.min(8)).min(BACKOFF_MAX);
     full.mul_f64(rand::rng().random_range(0.75..=1.0))
 }

@@ -34,6 +34,14 @@ pub(super) const LOG_QUEUE_BYTES: usize = 64 * MIB;
 /// Holds several times the core's window of snapshot pieces.
 pub(super) const BULK_QUEUE_BYTES: usize = 16 * MIB;
 
+/// Largest frame of a link. A sender does not take a larger one; a receiver ends the link.
+pub const LINK_FRAME_BYTES_MAX: usize = 64 * MIB;
+/// Bytes that wait in a link for records: one largest frame and some. Beyond it the sender is told and
+/// begins the link again.
+pub(super) const DISTRO_OUTBOX_BYTES: usize = 96 * MIB;
+/// Bytes that wait in a link for what clients ask. Beyond it the sender is told and acts itself.
+pub(super) const FORWARD_OUTBOX_BYTES: usize = 8 * MIB;
+
 /// Largest call or answer (forming, control).
 pub(super) const CALL_BYTES_MAX: usize = MIB;
 /// How long the door works on one call; the caller may give up earlier.
@@ -54,6 +62,9 @@ pub(super) const PING_EVERY: Duration = Duration::from_millis(500);
 /// No answer to a ping: the connections to this peer are made anew. Otherwise a healed partition would
 /// wait for TCP's own retransmission, which backs off to minutes.
 pub(super) const PING_WITHIN: Duration = Duration::from_millis(2_000);
+/// The same on a link for records, where an answer may stand behind a window of them. The peer's control lane
+/// is sooner.
+pub(super) const DISTRO_PING_WITHIN: Duration = Duration::from_millis(5_000);
 /// Bytes on the way that nobody acknowledged for so long break a connection (TCP_USER_TIMEOUT).
 pub(super) const UNACKED_WITHIN: Duration = Duration::from_secs(3);
 /// A lane that is dialled on demand is closed after so long without a message.

@@ -13,6 +13,7 @@
 //! - [`Transport`]: never waits, bounds everything, drops and says so; the core sends again. One
 //!   connection for each class of messages, so that a snapshot never stands before a heartbeat.
 //! - `wire`: raft messages as frames; log entries travel as the records their leader made.
+//! - [`Links`]: streams both ways between members, for what does not go through the log.
 //! - [`PeerClient`]: calls from outside the membership (joining, `rnacos cluster …`).
 //! - [`PeerService`]: what the owner does with what peers say. This module knows neither the core's rules
 //!   nor the state machine; it converts and carries.
@@ -34,6 +35,7 @@ mod handshake;
 mod identity;
 mod lane;
 mod limits;
+mod link;
 mod peer;
 mod queue;
 mod refused;
@@ -51,7 +53,8 @@ pub use failures::Failures;
 pub use handshake::HandshakeError;
 pub use identity::{Identity, Kind, Local, PeerIdentity, Target};
 pub use lane::Class;
-pub use limits::{FRAME_BYTES_MAX, VERSION, VERSION_MIN, WINDOW_BYTES};
+pub use limits::{FRAME_BYTES_MAX, LINK_FRAME_BYTES_MAX, VERSION, VERSION_MIN, WINDOW_BYTES};
+pub use link::{Full, Link, LinkCounts, LinkId, LinkKind, LinkService, LinkView, Links, Malformed};
 pub use peer::{LaneView, PeerView};
 pub use refused::Refused;
 pub use service::{BoxFuture, PeerService};

@@ -1,6 +1,6 @@
 //! A node this one sends to: its lanes, its address, what was heard of it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use raft::{Incarnation, Message, NodeId};
@@ -29,6 +29,8 @@ pub(super) struct Peer {
     /// Raised when it has called: whoever waits to dial it need not.
     calls: watch::Sender<u64>,
     leaving: CancellationToken,
+    /// Tasks that dial links to it have been started.
+    links_begun: AtomicBool,
     lanes: [Arc<Lane>; 3],
     service: Arc<dyn PeerService>,
     last_error: Mutex<Option<String>>,
@@ -105,6 +107,7 @@ impl Peer {
             renewals,
             calls,
             leaving: CancellationToken::new(),
+            links_begun: AtomicBool::new(false),
             lanes: Class::ALL.map(|class| Arc::new(Lane::new(class))),
             service,
             last_error: Mutex::new(None),
@@ -144,6 +147,11 @@ impl Peer {
 
     pub(super) fn is_guest(&self) -> bool {
         self.guest
+    }
+
+    /// True once: whoever hears it starts the links to this peer.
+    pub(super) fn begin_links(&self) -> bool {
+        !self.links_begun.swap(true, Ordering::AcqRel)
     }
 
     pub(super) fn credentials(&self) -> &Credentials {

@@ -17,6 +17,9 @@ pub(super) enum StreamError {
     /// It ended too early.
     #[error("the stream ended early")]
     Ended,
+    /// Pings are not answered.
+    #[error("pings are not answered")]
+    Silent,
     /// It brought more than it may.
     #[error("more than {0} bytes")]
     TooLarge(usize),

@@ -2,6 +2,7 @@
 //! the other side is seen to do, within [`support::PATIENCE`].
 
 mod hostile;
+mod links;
 mod messages;
 mod refusals;
 mod support;

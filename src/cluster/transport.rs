@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,6 +15,7 @@ use super::client::{CallError, PeerClient};
 use super::dial::Credentials;
 use super::identity::{Identity, PeerIdentity, Target};
 use super::limits::{DIAL_WITHIN, FORWARD_BYTES_MAX, GUESTS_MAX};
+use super::link::Hub;
 use super::peer::{Peer, PeerParts, PeerView};
 use super::service::PeerService;
 use super::wire::weight_bytes;
@@ -34,6 +35,8 @@ struct Shared {
     change: Mutex<()>,
     /// Messages to nodes that nobody knows.
     unknown: AtomicU64,
+    /// Told of the members, once there is one; it holds this transport.
+    links: OnceLock<Weak<Hub>>,
     shutdown: Shutdown,
 }
 
@@ -71,6 +74,7 @@ impl Transport {
             routes: ArcSwap::default(),
             change: Mutex::new(()),
             unknown: AtomicU64::new(0),
+            links: OnceLock::new(),
             shutdown,
         }))
     }
@@ -114,6 +118,31 @@ impl Transport {
             }
             before.values().for_each(|peer| peer.leave());
         });
+        self.tell_links();
+    }
+
+    /// From now on these links follow the members. Done once.
+    pub(super) fn attach(&self, links: &Arc<Hub>) {
+        let first = self.0.links.set(Arc::downgrade(links));
+        assert!(first.is_ok(), "a transport has one set of links");
+        // Members that came before. Those that come meanwhile are told by whoever sets them.
+        self.tell_links();
+    }
+
+    fn tell_links(&self) {
+        if let Some(links) = self.0.links.get().and_then(Weak::upgrade) {
+            links.follow(self.0.routes.load().members.values());
+        }
+    }
+
+    /// This node.
+    pub(super) fn own_id(&self) -> NodeId {
+        self.0.credentials.identity.node_id
+    }
+
+    /// A member that this node knows.
+    pub(super) fn member(&self, id: NodeId) -> Option<Arc<Peer>> {
+        self.0.routes.load().members.get(&id).cloned()
     }
 
     /// A call to another member, by its own connection: rare, and never behind messages.

@@ -90,6 +90,9 @@ pub(super) struct Setup {
     pub(super) is_local: IsLocal,
     pub(super) listen: SocketAddr,
     pub(super) gate: Option<Gate>,
+    /// What it says its address is, where that is not where it listens.
+    pub(super) advertised: Option<String>,
+    pub(super) links: Option<Arc<dyn LinkService>>,
 }
 
 impl Setup {
@@ -100,6 +103,8 @@ impl Setup {
             is_local: is_loopback,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             gate: None,
+            advertised: None,
+            links: None,
         }
     }
 }
@@ -111,6 +116,7 @@ pub(super) struct Node {
     pub(super) address: SocketAddr,
     pub(super) transport: Transport,
     pub(super) door: Arc<Door>,
+    pub(super) links: Option<Links>,
     pub(super) shutdown: Shutdown,
     events: Mutex<mpsc::Receiver<Event>>,
 }
@@ -127,18 +133,21 @@ impl Node {
             is_local,
             listen,
             gate,
+            advertised,
+            links,
         } = setup;
         let shutdown = Shutdown::new();
         let listener = Listener::bind(listen, Limits::default()).expect("a free port");
         let address = listener.local_address();
-        identity.address = address.to_string();
+        identity.address = advertised.unwrap_or_else(|| address.to_string());
         let (events, received) = mpsc::channel(1 << 20);
         let service = Arc::new(Recorder { events, gate });
         let credentials =
             Credentials::new(token.clone(), Kind::Member, identity.clone()).with_is_local(is_local);
         let transport = Transport::new(credentials, service.clone(), shutdown.clone());
+        let links = links.map(|service| Links::new(&transport, service, shutdown.clone()));
         let local = Local::new(identity.clone());
-        let door = Door::new(
+        let mut door = Door::new(
             local,
             token.clone(),
             service,
@@ -146,6 +155,9 @@ impl Node {
             shutdown.clone(),
         )
         .with_is_local(is_local);
+        if let Some(links) = &links {
+            door = door.with_links(links.clone());
+        }
         let door = Arc::new(door);
         listener.serve_until(Some(door.clone()), Arc::new(Unimplemented), &shutdown);
         let id = identity.node_id;
@@ -156,6 +168,7 @@ impl Node {
             address,
             transport,
             door,
+            links,
             shutdown,
             events: Mutex::new(received),
         }
