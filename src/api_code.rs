@@ -85,6 +85,26 @@ pub fn v1(error: &Error) -> TextError {
     }
 }
 
+/// The error as the naming half of v1 tells it: without a frame around the text.
+pub fn v1_naming(error: &Error) -> TextError {
+    let text = match error {
+        Error::Missing { name, kind: "" } => format!("Param '{name}' is required."),
+        Error::Missing { name, .. } => format!("Parameter '{name}' is missing"),
+        // Those that the framework there converts before it calls anything.
+        Error::Unreadable { .. } => {
+            let told = v1(error);
+            return TextError { status: 500, ..told };
+        }
+        Error::Illegal(_) => return v1(error),
+        other => other.to_string(),
+    };
+    let status = match error {
+        Error::Missing { .. } => 400,
+        other => status(other),
+    };
+    TextError { status, text }
+}
+
 /// The error as v2 tells it. [`Error::Illegal`] is told as in v1 there.
 pub fn v2(error: &Error) -> CodedError {
     let (code, message) = match error {

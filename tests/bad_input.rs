@@ -8,6 +8,8 @@
 
 #[path = "bad_input/cases.rs"]
 mod cases;
+#[path = "bad_input/naming.rs"]
+mod naming;
 #[path = "http_door/support.rs"]
 mod support;
 
@@ -55,6 +57,7 @@ async fn state(door: &Door) -> Vec<String> {
         format!("/nacos/v1/cs/history?search=accurate&{kept}"),
         format!("{configs}/listener?{kept}"),
         "/nacos/v1/console/namespaces".to_owned(),
+        "/nacos/v1/ns/instance/list?serviceName=kept".to_owned(),
     ] {
         let answer = door.get(&target).await;
         assert_eq!(answer.status, 200, "{target}: {answer:?}");
@@ -79,6 +82,11 @@ async fn furnished() -> (Door, Vec<String>) {
         door.post("/nacos/v1/console/namespaces", namespace).await.body,
         "true"
     );
+    // It outlives the test without a beat.
+    let instance = "serviceName=kept&ip=10.0.0.1&port=80&metadata=preserved.heart.beat.timeout=86400000,\
+        preserved.ip.delete.timeout=86400000";
+    let registered = door.post("/nacos/v1/ns/instance", instance).await;
+    assert_eq!(registered.body, "ok");
     let before = state(&door).await;
     (door, before)
 }
@@ -313,6 +321,11 @@ async fn other_methods_are_told_by_every_path() {
                 .split(", ")
                 .collect::<BTreeSet<_>>();
             assert_eq!(allowed, known.iter().copied().collect(), "{method} {path}");
+            if path.starts_with("/v1/ns/") {
+                let text = format!("no such api:{method}:/nacos{path}");
+                assert_eq!((answer.status, &answer.body), (501, &text));
+                continue;
+            }
             let text = format!("caused: Request method &#39;{method}&#39; not supported;");
             match shape(path) {
                 Shape::Plain => assert_eq!(answer.status, 405, "{method} {path}: {answer:?}"),

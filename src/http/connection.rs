@@ -28,6 +28,7 @@ use super::reply::{self, Reply, TEXT};
 use super::request::Request;
 use super::router::{self, Found};
 use super::routes::{Answer, Dialect, Route};
+use super::v1;
 use super::wire::{Exchange, LongQuery, Wire};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -280,7 +281,14 @@ async fn answer(services: &Arc<Services>, found: Found, request: Request) -> Rep
         Found::OtherMethod(route) => return other_method(route, &request),
         Found::Nothing => return nothing(&request),
     };
-    let called = catch_unwind(AssertUnwindSafe(|| (route.handler)(services, &request)));
+    let called = catch_unwind(AssertUnwindSafe(|| {
+        if route.is_naming()
+            && let Some(refusal) = v1::naming::refused(services, &request)
+        {
+            return Ok(Answer::Ready(refusal));
+        }
+        (route.handler)(services, &request)
+    }));
     // A long poll is held for half a minute: not with its body of up to 32 MiB.
     drop(request);
     let result = match called {
@@ -331,7 +339,10 @@ fn failure(dialect: Dialect, error: &Error) -> Reply {
 }
 
 fn other_method(route: &Route, request: &Request) -> Reply {
-    let mut reply = route.dialect.render_other_method(request.method.as_str());
+    let mut reply = match route.dialect {
+        Dialect::V1Naming => nothing(request),
+        dialect => dialect.render_other_method(request.method.as_str()),
+    };
     let allowed = router::allowed(request.uri.path());
     if let Ok(allowed) = HeaderValue::try_from(allowed) {
         reply.headers_mut().insert(ALLOW, allowed);

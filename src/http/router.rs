@@ -45,6 +45,7 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
         Method::POST => (Verb::Post, false),
         Method::PUT => (Verb::Put, false),
         Method::DELETE => (Verb::Delete, false),
+        Method::PATCH => (Verb::Patch, false),
         _ => return Found::OtherMethod(any),
     };
     match methods[verb as usize].and_then(|at| Some((at, ROUTES.get(at)?))) {

@@ -28,6 +28,13 @@ pub struct Route {
     pub(super) handler: Handler,
 }
 
+impl Route {
+    /// True for a route of the registry, in any generation of the API.
+    pub(super) fn is_naming(&self) -> bool {
+        matches!(self.access, Access::NamingRead | Access::NamingWrite) || self.dialect == Dialect::V1Naming
+    }
+}
+
 /// Methods that routes have; HEAD is served as GET.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -39,10 +46,12 @@ pub enum Verb {
     Put,
     /// DELETE
     Delete,
+    /// PATCH
+    Patch,
 }
 
 impl Verb {
-    pub(super) const COUNT: usize = 4;
+    pub(super) const COUNT: usize = 5;
 
     /// As it stands in a request line.
     pub fn as_str(self) -> &'static str {
@@ -51,6 +60,7 @@ impl Verb {
             Verb::Post => "POST",
             Verb::Put => "PUT",
             Verb::Delete => "DELETE",
+            Verb::Patch => "PATCH",
         }
     }
 }
@@ -65,6 +75,10 @@ pub enum Access {
     ConfigRead,
     /// Writes a config.
     ConfigWrite,
+    /// Reads services and instances.
+    NamingRead,
+    /// Registers, beats, deregisters; changes services, clusters and instances.
+    NamingWrite,
     /// Reads namespaces.
     NamespaceRead,
     /// Writes namespaces.
@@ -80,6 +94,8 @@ pub enum Access {
 pub(super) enum Dialect {
     /// API v1 below `/v1/cs`: text.
     V1Config,
+    /// API v1 below `/v1/ns`: bare text, and nothing while the registry begins.
+    V1Naming,
     /// The rest of v1: text.
     V1,
     /// API v2: `{code,message,data}`.
@@ -105,6 +121,10 @@ impl Dialect {
                 let told = api_code::v1(error);
                 reply::reply(status(told.status), Some(TEXT), told.text)
             }
+            Dialect::V1Naming => {
+                let told = api_code::v1_naming(error);
+                reply::reply(status(told.status), Some(TEXT), told.text)
+            }
             Dialect::V2 => {
                 let told = api_code::v2(error);
                 let body = ResultV2 {
@@ -121,7 +141,7 @@ impl Dialect {
     /// The path is known, the method is not. Recorded for v1: status 500.
     pub(super) fn render_other_method(self, method: &str) -> Reply {
         match self {
-            Dialect::V1Config | Dialect::V1 | Dialect::V2 => {
+            Dialect::V1Config | Dialect::V1Naming | Dialect::V1 | Dialect::V2 => {
                 let text = format!("Request method '{method}' not supported");
                 let text = format!("caused: {};", api_code::escape(&text));
                 reply::reply(StatusCode::INTERNAL_SERVER_ERROR, Some(TEXT), text)
@@ -175,8 +195,11 @@ const fn row(verb: Verb, path: &'static str, access: Access, dialect: Dialect, h
     }
 }
 
-use self::Access::{ConfigRead, ConfigWrite, NamespaceRead, NamespaceWrite, Open, Operator, OperatorWrite};
-use self::Dialect::{Plain, V1, V1Config, V2};
+use self::Access::{
+    ConfigRead, ConfigWrite, NamespaceRead, NamespaceWrite, NamingRead, NamingWrite, Open, Operator,
+    OperatorWrite,
+};
+use self::Dialect::{Plain, V1, V1Config, V1Naming, V2};
 use self::Verb::{Delete, Get, Post, Put};
 
 /// Every route.
@@ -254,6 +277,62 @@ pub static ROUTES: &[Route] = &[
         v1::history::configs,
     ),
     row(Get, "/v1/cs/health", Open, V1Config, operation::config_health),
+    row(
+        Get,
+        "/v1/ns/instance/list",
+        NamingRead,
+        V1Naming,
+        v1::naming::instance::list,
+    ),
+    row(
+        Put,
+        "/v1/ns/instance/beat",
+        NamingWrite,
+        V1Naming,
+        v1::naming::beat::beat,
+    ),
+    row(
+        Post,
+        "/v1/ns/instance",
+        NamingWrite,
+        V1Naming,
+        v1::naming::instance::register,
+    ),
+    row(
+        Delete,
+        "/v1/ns/instance",
+        NamingWrite,
+        V1Naming,
+        v1::naming::instance::deregister,
+    ),
+    row(
+        Get,
+        "/v1/ns/instance",
+        NamingRead,
+        V1Naming,
+        v1::naming::instance::detail,
+    ),
+    row(
+        Get,
+        "/v1/ns/instance/statuses",
+        NamingRead,
+        V1Naming,
+        v1::naming::instance::statuses,
+    ),
+    row(
+        Get,
+        "/v1/ns/operator/metrics",
+        Open,
+        V1Naming,
+        v1::naming::operator::metrics,
+    ),
+    row(
+        Get,
+        "/v1/ns/ops/metrics",
+        Open,
+        V1Naming,
+        v1::naming::operator::metrics,
+    ),
     row(
         Get,
         "/v1/console/namespaces",

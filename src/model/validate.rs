@@ -27,6 +27,14 @@ pub const TYPE_MAX: usize = 32;
 pub const SCHEMA_MAX: usize = 32_768;
 /// Longest application name.
 pub const APP_NAME_MAX: usize = 256;
+/// Longest service name, without its group.
+pub const SERVICE_NAME_MAX: usize = 512;
+/// Longest cluster name.
+pub const CLUSTER_NAME_MAX: usize = 64;
+/// Longest address or host name.
+pub const IP_MAX: usize = 128;
+/// Most text in the metadata of an instance or service: names and values together.
+pub const METADATA_MAX: usize = 1_024;
 /// Longest content: `maxContent` of Nacos.
 pub const CONTENT_MAX: usize = 10 << 20;
 
@@ -119,6 +127,56 @@ pub fn data_id(text: &str) -> Result<(), Invalid> {
 pub fn group(text: &str) -> Result<(), Invalid> {
     length("group", text, GROUP_MAX)?;
     characters("group", text, is_name_character)
+}
+
+/// The check that every call makes on a service name that was given, without its group.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn service_name(text: &str) -> Result<(), Invalid> {
+    let name = "serviceName";
+    length(name, text, SERVICE_NAME_MAX)?;
+    if text.starts_with('@') || text.contains("@@") {
+        return Err(Invalid::IllegalCharacters { name });
+    }
+    characters(name, text, is_visible)
+}
+
+/// The check that every call makes on cluster names that were given: one, or several separated by commas.
+///
+/// # Errors
+/// What is wrong with the first that is not acceptable.
+pub fn clusters(text: &str) -> Result<(), Invalid> {
+    text.split(',').try_for_each(|cluster| {
+        length("cluster", cluster, CLUSTER_NAME_MAX)?;
+        characters("cluster", cluster, |character| {
+            character.is_ascii_alphanumeric() || matches!(character, '_' | '-')
+        })
+    })
+}
+
+/// The check that every call makes on an address or host name that was given.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn ip(text: &str) -> Result<(), Invalid> {
+    length("ip", text, IP_MAX)?;
+    characters("ip", text, is_visible)
+}
+
+/// The size of metadata: characters of all names and values.
+///
+/// # Errors
+/// It is too much.
+pub fn metadata<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), Invalid> {
+    let sizes = pairs.map(|(name, value)| name.chars().count() + value.chars().count());
+    if sizes.sum::<usize>() > METADATA_MAX {
+        return Err(Invalid::NameTooLong {
+            name: "Metadata",
+            max: METADATA_MAX,
+        });
+    }
+    Ok(())
 }
 
 /// What reading and publishing demand besides [`data_id`] and [`group`]: neither is blank.
@@ -215,6 +273,12 @@ fn is_name_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.' | ':')
 }
 
+/// Neither white space nor control character nor one of the basic Chinese characters, which Nacos refuses in
+/// names.
+fn is_visible(character: char) -> bool {
+    !character.is_whitespace() && !character.is_control() && !('\u{4e00}'..='\u{9fa5}').contains(&character)
+}
+
 fn length(name: &'static str, text: &str, max: usize) -> Result<(), Invalid> {
     if is_longer(text, max) {
         Err(Invalid::NameTooLong { name, max })
@@ -302,6 +366,29 @@ mod tests {
                 Err(text.to_owned())
             );
         }
+    }
+
+    #[test]
+    fn names_of_naming() {
+        let illegal = |name| Err(Invalid::IllegalCharacters { name });
+        assert_eq!(
+            service_name("com.acme.Api:1.0:$x/名".trim_end_matches('名')),
+            Ok(())
+        );
+        for wrong in ["@x", "a@@b", "a b", "a\tb", "服务", "a\0"] {
+            assert_eq!(service_name(wrong), illegal("serviceName"), "{wrong:?}");
+        }
+        assert_eq!(service_name(&"s".repeat(512)), Ok(()));
+        assert!(service_name(&"s".repeat(513)).is_err());
+        assert_eq!(clusters("a,b_1,c-2"), Ok(()));
+        assert_eq!(clusters(""), Ok(()));
+        assert_eq!(clusters("a, b"), illegal("cluster"));
+        assert_eq!(ip("fe80::1%eth0"), Ok(()));
+        assert_eq!(ip("10.0.0.1 "), illegal("ip"));
+        assert_eq!(metadata([("a", &*"é".repeat(1_023))].into_iter()), Ok(()));
+        let told = metadata([("a", &*"b".repeat(1_024))].into_iter()).map_err(|wrong| wrong.to_string());
+        let text = "Param 'Metadata' is illegal, the param length should not exceed 1024.";
+        assert_eq!(told, Err(text.to_owned()));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod listen;
 pub mod metrics;
 pub mod namespace;
 pub mod naming;
+pub mod switches;
 pub mod watch;
 
 use std::sync::Arc;
@@ -56,6 +57,8 @@ pub struct Services {
     push: Arc<ConfigPush>,
     /// The registry.
     discovery: Arc<Discovery>,
+    /// What an operator turns while the node runs.
+    switches: arc_swap::ArcSwap<switches::Switches>,
     freshness: Freshness,
     /// Ends what waits for changes.
     stopping: Shutdown,
@@ -126,6 +129,7 @@ impl Services {
             log: parts.log,
             push: parts.push,
             discovery: parts.discovery,
+            switches: arc_swap::ArcSwap::default(),
             freshness: Freshness::default(),
             stopping: parts.stopping,
             clients: std::sync::OnceLock::new(),

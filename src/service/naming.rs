@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::Services;
 use crate::discovery::{Act, Discovery, Done, Form, Readiness, What};
 use crate::error::{Error, Result};
-use crate::model::{Endpoint, NamespaceId, ServiceKey};
-use crate::naming::{Filter, Instance, Kind, Metadata};
+use crate::model::{Endpoint, NamespaceId, ServiceKey, validate};
+use crate::naming::{BEAT_INTERVAL_MS, Filter, Instance, Kind, Metadata};
 
 /// The name of a service as a client gave it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,16 +28,28 @@ impl ServiceName<'_> {
     /// # Errors
     /// A part is missing, or no name can have it.
     pub fn key(&self) -> Result<ServiceKey> {
-        let service = self.service.ok_or(Error::missing("serviceName"))?;
-        if service.trim().is_empty() {
-            return Err(Error::Invalid("Param 'serviceName' is required.".to_owned()));
+        let service = self.service.unwrap_or_default().trim();
+        if service.is_empty() {
+            return Err(Error::Missing {
+                name: "serviceName",
+                kind: "",
+            });
         }
-        Ok(ServiceKey::of_client(
-            &NamespaceId::from(self.namespace),
+        let namespace = self.namespace.unwrap_or_default().trim();
+        validate::namespace_id(namespace).map_err(illegal)?;
+        let key = ServiceKey::of_client(
+            &NamespaceId::new(namespace),
             self.group.unwrap_or_default(),
             service,
-        ))
+        );
+        validate::group(key.group()).map_err(illegal)?;
+        validate::service_name(key.name()).map_err(illegal)?;
+        Ok(key)
     }
+}
+
+fn illegal(invalid: validate::Invalid) -> Error {
+    Error::Illegal(invalid.to_string())
 }
 
 /// An instance as a client gave it.
@@ -63,20 +75,73 @@ impl NewInstance<'_> {
     /// # Errors
     /// What is wrong with it.
     pub fn check(self) -> Result<(Endpoint, Instance)> {
-        let weight = self.weight.unwrap_or(1.0);
-        if !(0.0..=10_000.0).contains(&weight) {
-            return Err(Error::Invalid(format!(
-                "instance format invalid: The weights range from 0 to 10000, but {weight}"
-            )));
-        }
-        let endpoint = Endpoint::new(&self.ip, self.port, &self.cluster);
+        let endpoint = self.endpoint()?;
         let instance = Instance {
-            weight,
+            weight: weight(self.weight.unwrap_or(1.0))?,
             enabled: self.enabled.unwrap_or(true),
             metadata: self.metadata,
         };
+        validate::metadata(instance.metadata.iter()).map_err(illegal)?;
+        // Registration is stricter than reading.
+        if endpoint.cluster.contains('_') {
+            return Err(Error::Invalid(format!(
+                "Instance 'clusterName' should be characters with only 0-9a-zA-Z-. (current: {})",
+                endpoint.cluster
+            )));
+        }
+        let interval_ms = instance.beat_interval_ms().unwrap_or(BEAT_INTERVAL_MS);
+        if instance.beat_timeout_ms() < interval_ms || instance.delete_timeout_ms() < interval_ms {
+            return Err(Error::Invalid(
+                "Instance 'heart beat interval' must less than 'heart beat timeout' and 'ip delete timeout'."
+                    .to_owned(),
+            ));
+        }
         Ok((endpoint, instance))
     }
+
+    /// Where it is.
+    ///
+    /// # Errors
+    /// No instance can be there.
+    pub fn endpoint(&self) -> Result<Endpoint> {
+        if self.ip.trim().is_empty() {
+            return Err(Error::Missing { name: "ip", kind: "" });
+        }
+        let endpoint = Endpoint::new(&self.ip, self.port, &self.cluster);
+        validate::ip(&endpoint.ip).map_err(illegal)?;
+        if endpoint.cluster.contains(',') {
+            return Err(illegal(validate::Invalid::IllegalCharacters { name: "cluster" }));
+        }
+        validate::clusters(&endpoint.cluster).map_err(illegal)?;
+        Ok(endpoint)
+    }
+}
+
+/// A weight that an instance may have: one that is nearly nothing still takes some traffic, as in Nacos.
+///
+/// # Errors
+/// No instance may have it.
+pub fn weight(given: f64) -> Result<f64> {
+    if !(0.0..=10_000.0).contains(&given) {
+        return Err(Error::Invalid(
+            "instance format invalid: The weights range from 0.0 to 10000.0".to_owned(),
+        ));
+    }
+    let least = if given > 0.0 { 0.01 } else { 0.0 };
+    Ok(given.max(least))
+}
+
+/// The clusters and the health that a reader asks for.
+///
+/// # Errors
+/// No cluster has such a name.
+pub fn filter(clusters: &str, healthy_only: bool) -> Result<Filter> {
+    validate::clusters(clusters).map_err(illegal)?;
+    Ok(Filter {
+        clusters: clusters.into(),
+        healthy_only,
+        with_disabled: false,
+    })
 }
 
 impl Services {
@@ -124,6 +189,10 @@ impl Services {
     ) -> Result<Option<u64>> {
         let full = full.map(Arc::new);
         match self.act(service, endpoint, What::Beat { full }).await? {
+            // The default of all nodes, unless an operator of this one has set another.
+            Done::Beat {
+                interval_ms: BEAT_INTERVAL_MS,
+            } => Ok(Some(self.switches().client_beat_interval)),
             Done::Beat { interval_ms } => Ok(Some(interval_ms)),
             _ => Ok(None),
         }
@@ -155,6 +224,21 @@ impl Services {
         Ok(self.discovery.query(service, filter, form))
     }
 
+    /// `ip:port_healthy` of every instance of a service.
+    pub fn statuses(&self, service: &ServiceKey) -> Vec<String> {
+        let everything = Filter {
+            with_disabled: true,
+            ..Filter::default()
+        };
+        let view = self
+            .discovery
+            .look(|registry, _| registry.view(service, &everything));
+        let hosts = view.unwrap_or_default().hosts.into_iter();
+        hosts
+            .map(|(endpoint, seen)| format!("{}:{}_{}", endpoint.ip, endpoint.port, seen.healthy))
+            .collect()
+    }
+
     /// Whether readers of the registry may be answered.
     ///
     /// # Errors
@@ -177,7 +261,8 @@ fn wrong_kind(service: &str, holds: Kind) -> Error {
         Kind::Ephemeral => ("persistent", "ephemeral"),
         Kind::Persistent => ("ephemeral", "persistent"),
     };
+    // Recorded with the space at its end.
     Error::Invalid(format!(
-        "Current service {service} is {kind} service, can't register {other} instance."
+        "errCode: 400, errMsg: Current service {service} is {kind} service, can't register {other} instance. "
     ))
 }

@@ -27,7 +27,7 @@ pub(crate) struct Row {
 /// Largest content of the server under test.
 pub(crate) const CONTENT_MAX: usize = 1_000;
 
-fn case(input: impl Into<String>, status: u16, text: impl Into<String>) -> Case {
+pub(crate) fn case(input: impl Into<String>, status: u16, text: impl Into<String>) -> Case {
     Case {
         input: input.into(),
         status,
@@ -50,9 +50,9 @@ fn unreadable(input: impl Into<String>, kind: &str, value: &str) -> Case {
     case(input, 400, text)
 }
 
-const ILLEGAL: &str = "is illegal, illegal characters should not appear in the param.\r\n";
+pub(crate) const ILLEGAL: &str = "is illegal, illegal characters should not appear in the param.\r\n";
 
-fn long(length: usize) -> String {
+pub(crate) fn long(length: usize) -> String {
     "a".repeat(length)
 }
 
@@ -518,6 +518,7 @@ pub(crate) fn rows() -> Vec<Row> {
         rows.push(row(verb, "/v1/console/namespaces", v1_namespace(verb)));
         rows.push(row(verb, "/v2/console/namespace", v2_namespace(verb)));
     }
+    rows.extend(super::naming::rows());
     let without_parameters = [
         "/v1/cs/health",
         "/v1/console/health/liveness",

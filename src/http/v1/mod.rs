@@ -4,6 +4,7 @@ pub(super) mod config;
 pub(super) mod history;
 pub(super) mod listener;
 pub(super) mod namespace;
+pub(super) mod naming;
 
 use http::HeaderMap;
 use http::header::{CACHE_CONTROL, EXPIRES, HeaderValue, PRAGMA};
