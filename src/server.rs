@@ -26,7 +26,7 @@ use self::peers::Peers;
 use self::removal::Removal;
 pub use self::tuning::Tuning;
 use crate::clock;
-use crate::cluster::{ClusterToken, Credentials, Door, Identity, Kind, Local, Transport};
+use crate::cluster::{ClusterToken, Credentials, Door, Identity, Kind, Links, Local, Transport};
 use crate::consensus::{self, Handle, Node, NodeParts};
 use crate::grpc::listener::{Limits, Listener, Unimplemented};
 use crate::grpc::tls::{Files, Tls};
@@ -100,13 +100,18 @@ impl Server {
         let peers = Peers::new(local.clone());
         let credentials = Credentials::new(token.clone(), Kind::Member, (*local.get()).clone());
         let transport = Transport::new(credentials, peers.clone(), network.clone());
-        let door = Arc::new(Door::new(
+        let on_events = Box::new(|_events| {});
+        let registry = discovery::open(identity.id, settings.storage.dir.clone(), on_events).await?;
+        let links = Links::new(&transport, registry.clone(), network.clone());
+        registry.attach(links.clone());
+        let door = Door::new(
             local,
             token,
             peers.clone(),
             Some(transport.clone()),
             network.clone(),
-        ));
+        );
+        let door = Arc::new(door.with_links(links));
 
         let tables = opened.tables.clone();
         let (state, reader) = blocking(move || State::open_knowing(tables, tuning.feature_level)).await??;
@@ -145,8 +150,6 @@ impl Server {
             tuning.feature_level,
         ));
 
-        let on_events = Box::new(|_events| {});
-        let registry = discovery::open(identity.id, settings.storage.dir.clone(), on_events).await?;
         node.spawn_while_running(Arc::clone(&registry).run());
         node.spawn_while_running(discovery::follow_members(handle.clone(), Arc::clone(&registry)));
         let services = Arc::new(Services::new(Parts {

@@ -1,6 +1,6 @@
 //! Wire types, and nothing else.
 //!
-//! [`command`], [`cluster`] and [`tables`] are generated from the `.proto` files beside this crate's
+//! [`command`], [`cluster`], [`naming`] and [`tables`] are generated from the `.proto` files beside this crate's
 //! `Cargo.toml`; the Rust code is checked in, so a build needs no `protoc`. `proto/tests/generated.rs`
 //! compares and regenerates it. [`nacos`] holds what SDKs say: one generated envelope and, by hand, the
 //! JSON messages inside; [`grpc`] is the framing around it.
@@ -20,6 +20,12 @@ pub mod command {
 #[expect(missing_docs, reason = "generated; cluster.proto has the words")]
 pub mod cluster {
     include!("generated/cluster.rs");
+}
+
+/// What nodes say to each other about naming: `naming.proto`.
+#[expect(missing_docs, reason = "generated; naming.proto has the words")]
+pub mod naming {
+    include!("generated/naming.rs");
 }
 
 /// Rows of the replicated state's tables, as they lie on disk: `tables.proto`.

@@ -58,7 +58,7 @@ pub enum Done {
 
 /// An act on its way to the responsible node.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ForwardRequest {
+pub struct Request {
     /// Names it among those of its stream.
     pub id: u64,
     /// The act.
@@ -67,9 +67,18 @@ pub struct ForwardRequest {
 
 /// The answer on its way back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForwardReply {
+pub struct Reply {
     /// Whose answer.
     pub id: u64,
     /// What came of it.
     pub done: Done,
+}
+
+/// What travels on a stream of acts, either way.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frame {
+    /// Asks.
+    Request(Request),
+    /// Answers.
+    Reply(Reply),
 }

@@ -16,12 +16,14 @@
 
 mod answers;
 pub mod forward;
+mod network;
 mod node;
 mod reserve;
+mod wire;
 
 pub use answers::{CACHE_MS, Form, instance_id};
 pub use forward::{Act, Done, What};
-pub use node::{Discovery, Figures, OnEvents, Parts, Readiness};
+pub use node::{Discovery, Figures, HangUp, Load, OnEvents, Parts, Readiness};
 
 #[cfg(test)]
 mod tests;

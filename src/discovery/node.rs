@@ -1,10 +1,10 @@
 //! The registry of this node, under its lock and in time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +14,10 @@ use tokio::time::{Instant, sleep};
 
 use super::answers::{Answers, Form};
 use super::forward::{Act, Done, What};
+use super::network::{FORWARD_WITHIN, Forwards};
 use super::reserve::Reserve;
 use crate::clock;
+use crate::cluster::{Link, LinkKind, Links};
 use crate::distro::{Distro, Sizes, responsible};
 use crate::model::ServiceKey;
 use crate::naming::{Beat, Event, Filter, Instance, Origin, Owner, Registry, Stamp, StampClock, WrongKind};
@@ -29,9 +31,17 @@ const OWN_RECORDS_MAX: usize = 1_000_000;
 /// After a restart, while no other node has told this one what there is, readers wait so long: by then
 /// clients have noticed and registered again (contract 05, redo of the SDKs), ms.
 const REDO_MS: u64 = 6_000;
+/// A node whose time stood still for longer than the grace of the others has been given up by them, ms.
+const GIVEN_UP_MS: u64 = 30_000;
 
 /// Told what has happened, in order and at once: it is called under the lock, so it may only take a note.
 pub type OnEvents = Box<dyn Fn(Vec<Event>) + Send + Sync>;
+
+/// Puts what the replicated state says into an empty registry, at a time.
+pub type Load = Box<dyn Fn(&mut Registry, u64) + Send + Sync>;
+
+/// Ends every connection of a client: what it kept alive here is forgotten.
+pub type HangUp = Box<dyn Fn() + Send + Sync>;
 
 /// What a [`Discovery`] is made of.
 pub struct Parts {
@@ -41,6 +51,8 @@ pub struct Parts {
     pub folder: PathBuf,
     /// Who is told what has happened.
     pub on_events: OnEvents,
+    /// What the replicated state says.
+    pub load: Load,
 }
 
 /// Whether readers may be answered.
@@ -61,7 +73,15 @@ pub struct Discovery {
     /// There is something to send.
     changed: Notify,
     on_events: OnEvents,
+    load: Load,
+    hang_up: OnceLock<HangUp>,
     reserve: Mutex<Reserve>,
+    node: u64,
+    /// When time was looked at last.
+    ticked_ms: AtomicU64,
+    /// Streams to peers, once there are any.
+    hub: OnceLock<Links>,
+    pub(super) forwards: Forwards,
     /// Acts that were done here, ever.
     acts: AtomicU64,
 }
@@ -70,9 +90,10 @@ pub struct Discovery {
 pub(super) struct Shared {
     pub(super) registry: Registry,
     pub(super) distro: Distro,
+    /// Streams of the protocol, by node.
+    pub(super) links: BTreeMap<u64, Link>,
+    members: BTreeSet<u64>,
     answers: Answers,
-    /// When time was looked at last.
-    pub(super) ticked_ms: u64,
     swept_ms: u64,
     /// Readers wait until then, unless another node has told what there is.
     redo_until_ms: u64,
@@ -95,6 +116,8 @@ pub struct Figures {
     pub copies: usize,
     /// Bytes of rendered answers.
     pub answer_bytes: usize,
+    /// Acts on their way to other nodes.
+    pub forwarded: usize,
     /// Of the protocol.
     pub distro: Sizes,
 }
@@ -113,21 +136,46 @@ impl Discovery {
             // Above that of every earlier run: their mark was above all that they drew.
             boot: floor,
         };
+        let mut registry = Registry::new(me, StampClock::new(floor, 0));
+        (parts.load)(&mut registry, 0);
+        let members = BTreeSet::from([me.node]);
         Ok(Arc::new(Discovery {
             shared: Mutex::new(Shared {
-                registry: Registry::new(me, StampClock::new(floor, 0)),
-                distro: Distro::new(me, [me.node], 0),
+                registry,
+                distro: Distro::new(me, members.iter().copied(), 0),
+                links: BTreeMap::new(),
+                members,
                 answers: Answers::default(),
-                ticked_ms: 0,
                 swept_ms: 0,
                 redo_until_ms: if held { REDO_MS } else { 0 },
             }),
             started: clock::now(),
             changed: Notify::new(),
             on_events: parts.on_events,
+            load: parts.load,
+            hang_up: OnceLock::new(),
             reserve: Mutex::new(reserve),
+            node: me.node,
+            ticked_ms: AtomicU64::new(0),
+            hub: OnceLock::new(),
+            forwards: Forwards::default(),
             acts: AtomicU64::new(0),
         }))
+    }
+
+    /// From now on there are peers. The first call counts.
+    pub fn attach(&self, links: Links) {
+        let _first = self.hub.set(links);
+    }
+
+    /// How connections of clients are ended when this node has to begin anew. The first call counts.
+    pub fn set_hang_up(&self, hang_up: HangUp) {
+        let _first = self.hang_up.set(hang_up);
+    }
+
+    /// Id of this node.
+    pub(super) fn node(&self) -> u64 {
+        self.node
     }
 
     /// Monotonic time of the registry.
@@ -176,9 +224,32 @@ impl Discovery {
         self.act(|registry, now_ms| execute(registry, now_ms, act))
     }
 
-    /// Does an act where it belongs: on the responsible node, and here if that one does not answer.
-    pub async fn handle(&self, act: Act) -> Done {
-        self.execute(act)
+    /// As [`Discovery::execute`], for an act of another node; `None` when this node's time has stood still
+    /// for so long that the other one may have done it itself.
+    pub(super) fn execute_in_time(&self, act: Act) -> Option<Done> {
+        let mut shared = self.lock();
+        let now_ms = self.now_ms();
+        if self.late_ms(now_ms) > millis(FORWARD_WITHIN) {
+            return None;
+        }
+        self.acts.fetch_add(1, Ordering::Relaxed);
+        let done = execute(&mut shared.registry, now_ms, act);
+        self.tell(&mut shared);
+        Some(done)
+    }
+
+    /// For how long nobody has looked at the clock, ms.
+    fn late_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.ticked_ms.load(Ordering::Acquire))
+    }
+
+    /// See [`crate::cluster::LinkService::is_late`].
+    pub(super) fn is_late_for(&self, kind: LinkKind) -> bool {
+        let bound_ms = match kind {
+            LinkKind::Forward => millis(FORWARD_WITHIN),
+            LinkKind::Distro => GIVEN_UP_MS,
+        };
+        self.late_ms(self.now_ms()) > bound_ms
     }
 
     /// The member that handles the HTTP writes of a service.
@@ -210,7 +281,15 @@ impl Discovery {
 
     /// The members of the cluster, by raft's configuration.
     pub fn set_members(&self, members: BTreeSet<u64>) {
-        self.lock().distro.set_members(members);
+        let mut shared = self.lock();
+        shared.distro.set_members(members.iter().copied());
+        shared.members = members;
+        drop(shared);
+        self.wake();
+    }
+
+    /// Has time and the protocol looked at now.
+    pub(super) fn wake(&self) {
         self.changed.notify_one();
     }
 
@@ -228,6 +307,7 @@ impl Discovery {
             own_records: registry.own_records(),
             copies: registry.origins().map(|(_, _, records)| records).sum(),
             answer_bytes: shared.answers.bytes(),
+            forwarded: self.forwards.under_way(),
             distro: shared.distro.sizes(registry),
         }
     }
@@ -258,15 +338,57 @@ impl Discovery {
     pub(super) fn turn(&self) {
         let mut shared = self.lock();
         let now_ms = self.now_ms();
+        let late_ms = self.late_ms(now_ms);
+        let begun_anew = late_ms > millis(FORWARD_WITHIN) && self.woke_late(&mut shared, now_ms, late_ms);
+        self.ticked_ms.store(now_ms, Ordering::Release);
         let this = &mut *shared;
         this.registry.tick(now_ms);
         if now_ms >= this.swept_ms + SWEEP_MS {
             this.swept_ms = now_ms;
             this.registry.sweep(now_ms);
         }
-        this.distro.poll(now_ms, &mut this.registry);
-        this.ticked_ms = now_ms;
-        self.tell(&mut shared);
+        for peer in this.distro.poll(now_ms, &mut this.registry) {
+            if let Some(link) = this.links.get(&peer) {
+                link.close();
+            }
+        }
+        self.send_out(this);
+        self.tell(this);
+        drop(shared);
+        if let Some(hang_up) = self.hang_up.get().filter(|_| begun_anew) {
+            hang_up();
+        }
+    }
+
+    /// Time stood still here. What waited in streams is not acted on; if the others have given this node up,
+    /// it begins anew (true), and its clients come back as they would after a restart.
+    fn woke_late(&self, shared: &mut Shared, now_ms: u64, late_ms: u64) -> bool {
+        tracing::warn!(
+            late_ms,
+            "this process stood still: what other nodes asked meanwhile is not done"
+        );
+        if let Some(links) = self.hub.get() {
+            links.reset(LinkKind::Forward);
+        }
+        if late_ms <= GIVEN_UP_MS {
+            return false;
+        }
+        tracing::warn!("the other nodes have given this one up meanwhile: its registry begins anew");
+        if let Some(links) = self.hub.get() {
+            links.reset(LinkKind::Distro);
+        }
+        let boot = shared.registry.logical_now(now_ms).0;
+        let me = Origin {
+            node: self.node,
+            boot,
+        };
+        shared.registry = Registry::new(me, StampClock::new(boot, now_ms));
+        (self.load)(&mut shared.registry, now_ms);
+        shared.distro = Distro::new(me, shared.members.iter().copied(), now_ms);
+        shared.links.clear();
+        shared.answers = Answers::default();
+        shared.redo_until_ms = now_ms + REDO_MS;
+        true
     }
 
     fn reserve_due(&self) -> Option<(u64, bool)> {
@@ -284,7 +406,7 @@ impl Discovery {
     }
 
     /// Hands on what has happened.
-    fn tell(&self, shared: &mut Shared) {
+    pub(super) fn tell(&self, shared: &mut Shared) {
         let events = shared.registry.take_events();
         if events.is_empty() {
             return;
@@ -295,7 +417,9 @@ impl Discovery {
             }
         }
         (self.on_events)(events);
-        self.changed.notify_one();
+        if !shared.links.is_empty() {
+            self.wake();
+        }
     }
 
     /// Nothing panics while it holds the lock but an assertion of ours.
@@ -306,6 +430,10 @@ impl Discovery {
     fn lock_reserve(&self) -> MutexGuard<'_, Reserve> {
         self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Does an act on the registry of this node.

@@ -31,6 +31,7 @@ fn open(folder: &std::path::Path) -> Arc<Discovery> {
         node: 1,
         folder: folder.to_owned(),
         on_events: Box::new(|_| {}),
+        load: Box::new(|_, _| {}),
     };
     Discovery::open(parts).expect("a folder")
 }
@@ -128,7 +129,7 @@ async fn a_restarted_node_waits_for_its_clients() {
         .load()
         .is_none_or(|mark| !mark.in_use)
     {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     running.abort();
     let second = open(folder.path());
@@ -150,6 +151,7 @@ fn events_are_told_as_they_happen() {
         node: 1,
         folder: folder.path().to_owned(),
         on_events: Box::new(move |events| notes.lock().unwrap().extend(events)),
+        load: Box::new(|_, _| {}),
     })
     .expect("a folder");
     node.execute(register());

@@ -21,6 +21,7 @@ pub(super) async fn open(
         node: node.0,
         folder,
         on_events,
+        load: Box::new(|_, _| {}),
     };
     Ok(blocking(move || Discovery::open(parts)).await??)
 }

@@ -1,0 +1,210 @@
+//! The registry's way to its peers: streams of the protocol, and acts that belong to another node.
+//!
+//! **Nothing late.** A forwarded act is done within [`FORWARD_WITHIN`] of this node's last look at the clock
+//! or not at all: by then the node that sent it has done it itself, and its client may have undone it since.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::NodeId;
+use tokio::sync::oneshot;
+
+use super::forward::{Act, Done, Frame, Reply, Request};
+use super::node::{Discovery, Shared};
+use super::wire;
+use crate::cluster::{Link, LinkId, LinkKind, LinkService, Malformed};
+
+/// An act that was forwarded is answered within this, or done here.
+pub(super) const FORWARD_WITHIN: Duration = Duration::from_secs(2);
+/// Acts on their way that this node waits for. Beyond it acts are done here.
+const WAITING_MAX: usize = 65_536;
+
+/// Acts on their way to other nodes.
+#[derive(Debug, Default)]
+pub(super) struct Forwards(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// By node.
+    links: BTreeMap<u64, Link>,
+    newest: u64,
+    acts: HashMap<u64, (LinkId, oneshot::Sender<Done>)>,
+}
+
+impl Forwards {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opened(&self, peer: NodeId, link: Link) {
+        self.lock().links.insert(peer.0, link);
+    }
+
+    /// Nobody answers what was sent there: those who wait hear it at once.
+    fn closed(&self, peer: NodeId, link: LinkId) {
+        let mut waiting = self.lock();
+        if waiting.links.get(&peer.0).is_some_and(|open| open.id() == link) {
+            waiting.links.remove(&peer.0);
+        }
+        waiting.acts.retain(|_, (sent_on, _)| *sent_on != link);
+    }
+
+    fn link(&self, peer: NodeId, link: LinkId) -> Option<Link> {
+        let waiting = self.lock();
+        let open = waiting.links.get(&peer.0)?;
+        (open.id() == link).then(|| open.clone())
+    }
+
+    /// Puts an act on its way; `None` when there is none, or too many are.
+    fn send(&self, to: u64, act: &Act) -> Option<(u64, oneshot::Receiver<Done>)> {
+        let mut waiting = self.lock();
+        if waiting.acts.len() >= WAITING_MAX {
+            return None;
+        }
+        let link = waiting.links.get(&to)?.clone();
+        waiting.newest += 1;
+        let id = waiting.newest;
+        let request = Request { id, act: act.clone() };
+        link.send(wire::encode_forward(&Frame::Request(request))).ok()?;
+        let (answer, answered) = oneshot::channel();
+        waiting.acts.insert(id, (link.id(), answer));
+        Some((id, answered))
+    }
+
+    fn answered(&self, link: LinkId, reply: Reply) {
+        let waits = {
+            let mut waiting = self.lock();
+            match waiting.acts.get(&reply.id) {
+                Some((sent_on, _)) if *sent_on == link => waiting.acts.remove(&reply.id),
+                _ => None,
+            }
+        };
+        if let Some((_, answer)) = waits {
+            // Whoever waited may have given up.
+            let _given_up = answer.send(reply.done);
+        }
+    }
+
+    fn give_up(&self, id: u64) {
+        self.lock().acts.remove(&id);
+    }
+
+    /// Acts under way to others.
+    pub(super) fn under_way(&self) -> usize {
+        self.lock().acts.len()
+    }
+}
+
+impl Discovery {
+    /// Does an act where it belongs: on the responsible node, and here if that one does not answer within
+    /// two seconds.
+    pub async fn handle(&self, act: Act) -> Done {
+        let to = self.responsible(&act.service);
+        if to == self.node() {
+            return self.execute(act);
+        }
+        let Some((id, answered)) = self.forwards.send(to, &act) else {
+            return self.execute(act);
+        };
+        match tokio::time::timeout(FORWARD_WITHIN, answered).await {
+            Ok(Ok(done)) if done != Done::NotHere => done,
+            _ => {
+                self.forwards.give_up(id);
+                self.execute(act)
+            }
+        }
+    }
+
+    /// Brings what the protocol says on its way, in its order. A link that takes no more is ended: the next
+    /// one goes on from what the peer has confirmed.
+    pub(super) fn send_out(&self, shared: &mut Shared) {
+        for out in shared.distro.take_out() {
+            let Some(link) = shared.links.get(&out.to) else {
+                continue;
+            };
+            let frame = wire::encode_message(&out.message);
+            if link.send(frame).is_err() {
+                link.close();
+            }
+        }
+    }
+
+    fn on_message(&self, peer: NodeId, link: LinkId, frame: Bytes) -> Result<(), Malformed> {
+        let message = wire::decode_message(frame).map_err(|error| Malformed(error.to_string()))?;
+        let Some(message) = message else { return Ok(()) };
+        let mut shared = self.lock();
+        let this = &mut *shared;
+        if this.links.get(&peer.0).is_some_and(|open| open.id() == link) {
+            this.distro
+                .on_message(self.now_ms(), &mut this.registry, peer.0, message);
+            self.send_out(this);
+            self.tell(this);
+        }
+        Ok(())
+    }
+
+    fn on_forwarded(&self, peer: NodeId, link: LinkId, frame: Bytes) -> Result<(), Malformed> {
+        match wire::decode_forward(frame).map_err(|error| Malformed(error.to_string()))? {
+            // Of a newer version: its sender does it itself when nobody answers.
+            None => {}
+            Some(Frame::Reply(reply)) => self.forwards.answered(link, reply),
+            Some(Frame::Request(Request { id, act })) => {
+                let Some(link) = self.forwards.link(peer, link) else {
+                    return Ok(());
+                };
+                let Some(done) = self.execute_in_time(act) else {
+                    link.close();
+                    return Ok(());
+                };
+                if link
+                    .send(wire::encode_forward(&Frame::Reply(Reply { id, done })))
+                    .is_err()
+                {
+                    link.close();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LinkService for Discovery {
+    fn opened(&self, kind: LinkKind, peer: NodeId, link: Link) {
+        if kind == LinkKind::Forward {
+            return self.forwards.opened(peer, link);
+        }
+        let mut shared = self.lock();
+        let this = &mut *shared;
+        this.links.insert(peer.0, link);
+        this.distro.on_connected(self.now_ms(), &this.registry, peer.0);
+        self.send_out(this);
+    }
+
+    fn received(&self, kind: LinkKind, peer: NodeId, link: LinkId, frame: Bytes) -> Result<(), Malformed> {
+        match kind {
+            LinkKind::Distro => {
+                let done = self.on_message(peer, link, frame);
+                self.wake();
+                done
+            }
+            LinkKind::Forward => self.on_forwarded(peer, link, frame),
+        }
+    }
+
+    fn closed(&self, kind: LinkKind, peer: NodeId, link: LinkId) {
+        if kind == LinkKind::Forward {
+            return self.forwards.closed(peer, link);
+        }
+        let mut shared = self.lock();
+        if shared.links.get(&peer.0).is_some_and(|open| open.id() == link) {
+            shared.links.remove(&peer.0);
+            shared.distro.on_disconnected(peer.0);
+        }
+    }
+
+    fn is_late(&self, kind: LinkKind) -> bool {
+        self.is_late_for(kind)
+    }
+}

@@ -1,0 +1,418 @@
+//! Messages between registries as bytes: protobuf (proto/naming.proto), one message per frame.
+//!
+//! Whatever comes in is checked for being possible, and bounded by the frame it comes in; nothing here
+//! panics. What it means is checked by its reader.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+use proto::naming as pb;
+
+use super::forward::{Act, Done, Frame, Reply, Request, What};
+use crate::distro::{Heard, Message};
+use crate::model::{Endpoint, NamespaceId, ServiceKey};
+use crate::naming::{
+    BUCKETS, Batch, Body, Bucket, Delta, Instance, Kind, Origin, Owner, RecordKey, Revision, Stamp,
+};
+
+/// A frame is no message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WireError {
+    /// No protobuf.
+    #[error("not a message of naming: {0}")]
+    Protobuf(#[from] prost::DecodeError),
+    /// A value that no message has.
+    #[error("a message of naming with {0}")]
+    Impossible(&'static str),
+}
+
+/// A message of the protocol.
+pub(super) fn encode_message(message: &Message) -> Bytes {
+    use pb::distro::Message as Wire;
+    let wire = match message {
+        Message::Hello {
+            origin,
+            knows,
+            loading,
+        } => Wire::Hello(pb::Hello {
+            origin: some_origin(*origin),
+            knows_origin: knows.and_then(|(origin, _)| some_origin(origin)),
+            knows_revision: knows.map(|(_, revision)| revision.0).unwrap_or_default(),
+            loading: *loading,
+        }),
+        Message::Changes(batch) => Wire::Changes(pb::Batch {
+            origin: some_origin(batch.origin),
+            from: batch.from.0,
+            through: batch.through.0,
+            services: deltas_to_wire(&batch.deltas),
+        }),
+        Message::Known { origin, known, go_on } => Wire::Known(pb::Known {
+            origin: some_origin(*origin),
+            known: known.0,
+            go_on: *go_on,
+        }),
+        Message::Verify {
+            heard,
+            clock,
+            loading,
+            begin_again,
+        } => Wire::Verify(pb::Verify {
+            heard: heard.iter().map(heard_to_wire).collect(),
+            clock: clock.0,
+            loading: *loading,
+            begin_again: *begin_again,
+        }),
+        Message::Alive { clock } => Wire::Alive(pb::Alive { clock: clock.0 }),
+        Message::Tell => Wire::Tell(pb::Tell {}),
+        Message::Ask { origin, buckets } => Wire::Ask(pb::Ask {
+            origin: some_origin(*origin),
+            buckets: buckets.iter().map(|bucket| *bucket as u32).collect(),
+        }),
+        Message::Bucket(bucket) => Wire::Bucket(pb::Bucket {
+            origin: some_origin(bucket.origin),
+            bucket: bucket.bucket as u32,
+            through: bucket.through.0,
+            services: deltas_to_wire(&bucket.deltas),
+        }),
+    };
+    pb::Distro { message: Some(wire) }.encode_to_vec().into()
+}
+
+/// The message in a frame; `None` for one of a kind that only newer versions know.
+///
+/// # Errors
+/// See [`WireError`].
+pub(super) fn decode_message(frame: Bytes) -> Result<Option<Message>, WireError> {
+    use pb::distro::Message as Wire;
+    let Some(wire) = pb::Distro::decode(frame)?.message else {
+        return Ok(None);
+    };
+    Ok(Some(match wire {
+        Wire::Hello(hello) => Message::Hello {
+            origin: origin(hello.origin)?,
+            knows: hello
+                .knows_origin
+                .map(|origin| (of_wire(origin), Revision(hello.knows_revision))),
+            loading: hello.loading,
+        },
+        Wire::Changes(batch) => Message::Changes(Batch {
+            origin: origin(batch.origin)?,
+            from: Revision(batch.from),
+            through: Revision(batch.through),
+            deltas: deltas(batch.services)?,
+        }),
+        Wire::Known(known) => Message::Known {
+            origin: origin(known.origin)?,
+            known: Revision(known.known),
+            go_on: known.go_on,
+        },
+        Wire::Verify(verify) => Message::Verify {
+            heard: verify.heard.into_iter().map(heard).collect::<Result<_, _>>()?,
+            clock: Stamp(verify.clock),
+            loading: verify.loading,
+            begin_again: verify.begin_again,
+        },
+        Wire::Alive(alive) => Message::Alive {
+            clock: Stamp(alive.clock),
+        },
+        Wire::Tell(pb::Tell {}) => Message::Tell,
+        Wire::Ask(ask) => Message::Ask {
+            origin: origin(ask.origin)?,
+            buckets: ask.buckets.into_iter().map(bucket).collect::<Result<_, _>>()?,
+        },
+        Wire::Bucket(all) => Message::Bucket(Bucket {
+            origin: origin(all.origin)?,
+            bucket: bucket(all.bucket)?,
+            through: Revision(all.through),
+            deltas: deltas(all.services)?,
+        }),
+    }))
+}
+
+/// A frame of a forwarding link.
+pub(super) fn encode_forward(frame: &Frame) -> Bytes {
+    use pb::forward::Frame as Wire;
+    let (id, frame) = match frame {
+        Frame::Request(Request { id, act }) => (*id, Wire::Act(act_to_wire(act))),
+        Frame::Reply(Reply { id, done }) => (*id, Wire::Done(done_to_wire(done))),
+    };
+    let wire = pb::Forward {
+        id,
+        frame: Some(frame),
+    };
+    wire.encode_to_vec().into()
+}
+
+/// What stands in a frame of a forwarding link; `None` as in [`decode_message`].
+///
+/// # Errors
+/// See [`WireError`].
+pub(super) fn decode_forward(frame: Bytes) -> Result<Option<Frame>, WireError> {
+    use pb::forward::Frame as Wire;
+    let pb::Forward { id, frame } = pb::Forward::decode(frame)?;
+    Ok(match frame {
+        None => None,
+        Some(Wire::Act(act)) => act_of_wire(act)?.map(|act| Frame::Request(Request { id, act })),
+        Some(Wire::Done(done)) => Some(Frame::Reply(Reply {
+            id,
+            done: done_of_wire(done),
+        })),
+    })
+}
+
+fn some_origin(origin: Origin) -> Option<pb::Origin> {
+    let Origin { node, boot } = origin;
+    Some(pb::Origin { node, boot })
+}
+
+fn of_wire(origin: pb::Origin) -> Origin {
+    let pb::Origin { node, boot } = origin;
+    Origin { node, boot }
+}
+
+fn origin(origin: Option<pb::Origin>) -> Result<Origin, WireError> {
+    origin.map(of_wire).ok_or(WireError::Impossible("no origin"))
+}
+
+fn bucket(bucket: u32) -> Result<usize, WireError> {
+    let bucket = bucket as usize;
+    let impossible = WireError::Impossible("a bucket that does not exist");
+    (bucket < BUCKETS).then_some(bucket).ok_or(impossible)
+}
+
+fn heard_to_wire(heard: &Heard) -> pb::Heard {
+    pb::Heard {
+        origin: some_origin(heard.origin),
+        known: heard.known.0,
+        sums: heard.sums.to_vec(),
+        absent_ms: heard.absent_ms,
+    }
+}
+
+fn heard(heard: pb::Heard) -> Result<Heard, WireError> {
+    let sums: Result<Box<[u64; BUCKETS]>, _> = heard.sums.into_boxed_slice().try_into();
+    Ok(Heard {
+        origin: origin(heard.origin)?,
+        known: Revision(heard.known),
+        sums: sums.map_err(|_| WireError::Impossible("a digest of another size"))?,
+        absent_ms: heard.absent_ms,
+    })
+}
+
+fn service_to_wire(key: &ServiceKey) -> pb::Service {
+    pb::Service {
+        namespace: key.namespace().to_owned(),
+        group: key.group().to_owned(),
+        name: key.name().to_owned(),
+    }
+}
+
+fn service(service: Option<pb::Service>) -> Result<ServiceKey, WireError> {
+    let service = service.ok_or(WireError::Impossible("no service"))?;
+    let namespace = NamespaceId::new(&service.namespace);
+    Ok(ServiceKey::new(&namespace, &service.group, &service.name))
+}
+
+fn endpoint(ip: &str, port: u32, cluster: &str) -> Result<Endpoint, WireError> {
+    let port = u16::try_from(port).map_err(|_| WireError::Impossible("a port above 65535"))?;
+    Ok(Endpoint {
+        ip: ip.into(),
+        port,
+        cluster: cluster.into(),
+    })
+}
+
+/// Those of one service that stand together share its name.
+fn deltas_to_wire(deltas: &[Delta]) -> Vec<pb::Deltas> {
+    let of_one_service =
+        |a: &Delta, b: &Delta| a.key.service == b.key.service && a.service_stamp == b.service_stamp;
+    let groups = deltas.chunk_by(of_one_service);
+    groups
+        .filter_map(|group| {
+            let first = group.first()?;
+            Some(pb::Deltas {
+                service: Some(service_to_wire(&first.key.service)),
+                service_stamp: first.service_stamp.0,
+                deltas: group.iter().map(delta_to_wire).collect(),
+            })
+        })
+        .collect()
+}
+
+fn delta_to_wire(delta: &Delta) -> pb::Delta {
+    let RecordKey { endpoint, owner, .. } = &delta.key;
+    pb::Delta {
+        ip: (&*endpoint.ip).into(),
+        port: endpoint.port.into(),
+        cluster: (&*endpoint.cluster).into(),
+        connection: match owner {
+            Owner::Beats => String::new(),
+            Owner::Connection(id) => id.to_string(),
+        },
+        revision: delta.revision.0,
+        stamp: delta
+            .written
+            .as_ref()
+            .map(|(stamp, _)| stamp.0)
+            .unwrap_or_default(),
+        written: delta.written.as_ref().map(|(_, body)| match body {
+            Body::Live { instance, healthy } => pb::delta::Written::Live(live_to_wire(instance, *healthy)),
+            Body::Tombstone { keep_ms } => pb::delta::Written::Tombstone(pb::Tombstone { keep_ms: *keep_ms }),
+        }),
+    }
+}
+
+fn deltas(services: Vec<pb::Deltas>) -> Result<Vec<Delta>, WireError> {
+    let mut all = Vec::with_capacity(services.iter().map(|group| group.deltas.len()).sum());
+    for group in services {
+        let service = service(group.service)?;
+        for delta in group.deltas {
+            all.push(delta_of_wire(&service, Stamp(group.service_stamp), delta)?);
+        }
+    }
+    Ok(all)
+}
+
+fn delta_of_wire(service: &ServiceKey, service_stamp: Stamp, delta: pb::Delta) -> Result<Delta, WireError> {
+    let owner = match &*delta.connection {
+        "" => Owner::Beats,
+        id => Owner::Connection(id.into()),
+    };
+    let body = match delta.written {
+        None => None,
+        Some(pb::delta::Written::Live(live)) => {
+            let (instance, healthy) = live_of_wire(live)?;
+            let instance = Arc::new(instance);
+            Some(Body::Live { instance, healthy })
+        }
+        Some(pb::delta::Written::Tombstone(pb::Tombstone { keep_ms })) => {
+            if owner != Owner::Beats {
+                return Err(WireError::Impossible("a tombstone that a connection keeps alive"));
+            }
+            Some(Body::Tombstone { keep_ms })
+        }
+    };
+    Ok(Delta {
+        key: RecordKey {
+            service: service.clone(),
+            endpoint: endpoint(&delta.ip, delta.port, &delta.cluster)?,
+            owner,
+        },
+        revision: Revision(delta.revision),
+        written: body.map(|body| (Stamp(delta.stamp), body)),
+        service_stamp,
+    })
+}
+
+fn instance_to_wire(instance: &Instance) -> pb::Instance {
+    let pair = |(name, value): (&str, &str)| pb::Pair {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    pb::Instance {
+        weight: instance.weight,
+        disabled: !instance.enabled,
+        metadata: instance.metadata.iter().map(pair).collect(),
+    }
+}
+
+fn instance_of_wire(instance: pb::Instance) -> Result<Instance, WireError> {
+    if !instance.weight.is_finite() {
+        return Err(WireError::Impossible("a weight that is no number"));
+    }
+    let pairs = instance.metadata.into_iter();
+    Ok(Instance {
+        weight: instance.weight,
+        enabled: !instance.disabled,
+        metadata: pairs.map(|pair| (pair.name, pair.value)).collect(),
+    })
+}
+
+fn live_to_wire(instance: &Instance, healthy: bool) -> pb::Live {
+    pb::Live {
+        instance: Some(instance_to_wire(instance)),
+        unhealthy: !healthy,
+    }
+}
+
+fn live_of_wire(live: pb::Live) -> Result<(Instance, bool), WireError> {
+    let instance = live.instance.ok_or(WireError::Impossible("no instance"))?;
+    Ok((instance_of_wire(instance)?, !live.unhealthy))
+}
+
+fn act_to_wire(act: &Act) -> pb::Act {
+    use pb::act::What as Wire;
+    pb::Act {
+        service: Some(service_to_wire(&act.service)),
+        ip: (&*act.endpoint.ip).into(),
+        port: act.endpoint.port.into(),
+        cluster: (&*act.endpoint.cluster).into(),
+        what: Some(match &act.what {
+            What::Register { instance, healthy } => Wire::Register(live_to_wire(instance, *healthy)),
+            What::Deregister => Wire::Deregister(pb::Deregister {}),
+            What::Beat { full } => Wire::Beat(pb::Beat {
+                full: full.as_deref().map(instance_to_wire),
+            }),
+        }),
+    }
+}
+
+fn act_of_wire(act: pb::Act) -> Result<Option<Act>, WireError> {
+    use pb::act::What as Wire;
+    let what = match act.what {
+        None => return Ok(None),
+        Some(Wire::Register(live)) => {
+            let (instance, healthy) = live_of_wire(live)?;
+            What::Register {
+                instance: Arc::new(instance),
+                healthy,
+            }
+        }
+        Some(Wire::Deregister(pb::Deregister {})) => What::Deregister,
+        Some(Wire::Beat(pb::Beat { full })) => What::Beat {
+            full: full.map(instance_of_wire).transpose()?.map(Arc::new),
+        },
+    };
+    Ok(Some(Act {
+        service: service(act.service)?,
+        endpoint: endpoint(&act.ip, act.port, &act.cluster)?,
+        what,
+    }))
+}
+
+fn done_to_wire(done: &Done) -> pb::Done {
+    use pb::Outcome as Wire;
+    let (outcome, interval_ms) = match done {
+        Done::Yes => (Wire::Yes, 0),
+        Done::Beat { interval_ms } => (Wire::Beat, *interval_ms),
+        Done::UnknownBeat => (Wire::UnknownBeat, 0),
+        Done::WrongKind(Kind::Ephemeral) => (Wire::HoldsEphemeral, 0),
+        Done::WrongKind(Kind::Persistent) => (Wire::HoldsPersistent, 0),
+        Done::Full => (Wire::Full, 0),
+        Done::NotHere => (Wire::NotHere, 0),
+    };
+    pb::Done {
+        outcome: outcome.into(),
+        interval_ms,
+    }
+}
+
+fn done_of_wire(done: pb::Done) -> Done {
+    use pb::Outcome as Wire;
+    match done.outcome() {
+        Wire::Yes => Done::Yes,
+        Wire::Beat => Done::Beat {
+            interval_ms: done.interval_ms,
+        },
+        Wire::UnknownBeat => Done::UnknownBeat,
+        Wire::HoldsEphemeral => Done::WrongKind(Kind::Ephemeral),
+        Wire::HoldsPersistent => Done::WrongKind(Kind::Persistent),
+        Wire::Full => Done::Full,
+        // What a newer version says: the asker does it itself.
+        Wire::NotHere | Wire::Unknown => Done::NotHere,
+    }
+}
+
+#[cfg(test)]
+mod tests;
