@@ -112,7 +112,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "state", "model", "clock", "shutdown", "metrics", "error", "seeded",
         ],
     ),
-    ("state", &["config", "namespace", "model", "error", "seeded"]),
+    (
+        "state",
+        &["config", "namespace", "naming", "model", "error", "seeded"],
+    ),
     (
         "cluster",
         &[

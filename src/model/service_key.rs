@@ -82,6 +82,23 @@ impl ServiceKey {
     pub fn as_bytes(&self) -> &[u8] {
         self.text.as_bytes()
     }
+
+    /// True for a key whose bytes tell its parts without doubt: no part but the namespace is empty, none
+    /// holds a zero byte, and the first joint is the one behind the group.
+    pub fn is_storable(&self) -> bool {
+        let zeros = self.text.bytes().filter(|byte| *byte == 0).count();
+        let parts = !self.group().is_empty() && !self.name().is_empty();
+        let joint = self.grouped().find(ServiceKey::JOINT);
+        zeros == 1 && parts && joint == Some(self.group().len())
+    }
+
+    /// The key with these bytes; `None` if they are not those of a storable key.
+    pub fn from_bytes(bytes: &[u8]) -> Option<ServiceKey> {
+        let (namespace, grouped) = std::str::from_utf8(bytes).ok()?.split_once('\0')?;
+        let (group, name) = grouped.split_once(ServiceKey::JOINT)?;
+        let key = ServiceKey::new(&NamespaceId::new(namespace), group, name);
+        (key.is_storable() && key.as_bytes() == bytes).then_some(key)
+    }
 }
 
 impl PartialEq for ServiceKey {
@@ -132,6 +149,35 @@ mod tests {
         assert_eq!((key.namespace(), key.group(), key.name()), ("dev", "g", "s@@x"));
         assert_eq!(key.grouped(), "g@@s@@x");
         assert_eq!(key.to_string(), "dev/g@@s@@x");
+    }
+
+    #[test]
+    fn storable_keys_come_back_from_their_bytes() {
+        let dev = NamespaceId::new("dev");
+        for (namespace, group, name) in [
+            (&dev, "g", "s"),
+            (&NamespaceId::default(), "g", "s"),
+            (&dev, "g", "@@s@@x@@"),
+        ] {
+            let key = ServiceKey::new(namespace, group, name);
+            let back = ServiceKey::from_bytes(key.as_bytes()).expect("storable");
+            assert_eq!((&back, back.group(), back.name()), (&key, group, name));
+        }
+        let doubtful = [
+            ("", "s"),
+            ("g", ""),
+            ("a@@b", "s"),
+            ("g@", "s"),
+            ("g\0", "s"),
+            ("g", "\0s"),
+        ];
+        for (group, name) in doubtful {
+            let key = ServiceKey::new(&dev, group, name);
+            assert!(!key.is_storable(), "{key}");
+        }
+        for bytes in [&b"dev\0g@s"[..], b"g@@s", b"public\0g@@s", b"\xff\0g@@s", b""] {
+            assert_eq!(ServiceKey::from_bytes(bytes), None);
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod overlay;
 mod record;
 mod registry;
 mod replica;
+mod replicated;
 mod service;
 mod stamp;
 mod view;
@@ -27,10 +28,13 @@ mod wheel;
 
 pub use changes::{BUCKETS, Digest, bucket_of};
 pub use instance::{BEAT_INTERVAL_MS, BEAT_TIMEOUT_MS, DELETE_TIMEOUT_MS, Instance, Metadata, preserved};
-pub use overlay::{ClusterMetadata, InstanceOverride, Overlay, ServiceMetadata};
+pub use overlay::{
+    ClusterMetadata, InstanceOverride, MetadataPatch, Overlay, OverridePatch, ServiceMetadata,
+};
 pub use record::{Body, Origin, Owner, Record, RecordKey, Revision};
 pub use registry::{Beat, Event, Kind, Registry, WrongKind};
 pub use replica::{Batch, Bucket, Delta, Refused};
+pub use replicated::{Refusal, Replicated};
 pub use service::{Persistent, Seen};
 pub use stamp::{Stamp, StampClock};
 pub use view::{Filter, Tally, View};

@@ -1,6 +1,6 @@
 //! What operators set, apart from what clients register; replicated through the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::Endpoint;
@@ -40,8 +40,11 @@ pub struct InstanceOverride {
     pub weight: Option<f64>,
     /// Instead of the client's word.
     pub enabled: Option<bool>,
-    /// Instead of all of the client's metadata.
-    pub metadata: Option<Metadata>,
+    /// Over the client's metadata, name by name (Nacos 2.5 `InstanceUtil.updateInstanceMetadata`): what the
+    /// next version of a client attaches under other names is seen.
+    pub metadata: Metadata,
+    /// Names of the client's that readers do not see. (Nacos 2.5 says that it has removed them, and does not.)
+    pub hidden: BTreeSet<Box<str>>,
 }
 
 impl InstanceOverride {
@@ -53,9 +56,75 @@ impl InstanceOverride {
         Arc::new(Instance {
             weight: self.weight.unwrap_or(instance.weight),
             enabled: self.enabled.unwrap_or(instance.enabled),
-            metadata: self.metadata.clone().unwrap_or_else(|| instance.metadata.clone()),
+            metadata: self.metadata_over(&instance.metadata),
         })
     }
+
+    fn metadata_over(&self, clients: &Metadata) -> Metadata {
+        if self.metadata.is_empty() && self.hidden.is_empty() {
+            return clients.clone();
+        }
+        let shown = clients.iter().filter(|(name, _)| !self.hidden.contains(*name));
+        shown.chain(self.metadata.iter()).collect()
+    }
+
+    /// What stands here after a change.
+    pub fn patched(&self, patch: &OverridePatch) -> InstanceOverride {
+        let mut hidden = self.hidden.clone();
+        let metadata = match &patch.metadata {
+            MetadataPatch::Keep => self.metadata.clone(),
+            MetadataPatch::Set(metadata) => {
+                hidden.clear();
+                metadata.clone()
+            }
+            MetadataPatch::Merge(metadata) => {
+                hidden.retain(|name| metadata.get(name).is_none());
+                self.metadata.iter().chain(metadata.iter()).collect()
+            }
+            MetadataPatch::Remove(names) => {
+                hidden.extend(names.iter().cloned());
+                let kept = self.metadata.iter().filter(|(name, _)| !names.contains(*name));
+                kept.collect()
+            }
+        };
+        InstanceOverride {
+            weight: patch.weight.or(self.weight),
+            enabled: patch.enabled.or(self.enabled),
+            metadata,
+            hidden,
+        }
+    }
+
+    /// Bytes of all names and values.
+    pub fn text_bytes(&self) -> usize {
+        let pairs = self.metadata.iter().map(|(name, value)| name.len() + value.len());
+        pairs.sum::<usize>() + self.hidden.iter().map(|name| name.len()).sum::<usize>()
+    }
+}
+
+/// A change to what is set for an instance; `None` leaves what is there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OverridePatch {
+    /// The new weight.
+    pub weight: Option<f64>,
+    /// The new word.
+    pub enabled: Option<bool>,
+    /// What becomes of the metadata.
+    pub metadata: MetadataPatch,
+}
+
+/// A change to the metadata that is set for an instance.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum MetadataPatch {
+    /// Stays as it is.
+    #[default]
+    Keep,
+    /// This alone; what was hidden is seen again.
+    Set(Metadata),
+    /// This, too.
+    Merge(Metadata),
+    /// Readers see these names no longer, whoever attached them.
+    Remove(BTreeSet<Box<str>>),
 }
 
 /// All that is set for a service and what belongs to it.
@@ -67,4 +136,59 @@ pub struct Overlay {
     pub clusters: BTreeMap<Arc<str>, ClusterMetadata>,
     /// For its instances.
     pub instances: BTreeMap<Endpoint, InstanceOverride>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> BTreeSet<Box<str>> {
+        names.iter().map(|name| Box::from(*name)).collect()
+    }
+
+    #[test]
+    fn metadata_covers_the_clients_name_by_name() {
+        let instance = Arc::new(Instance {
+            metadata: [("a", "1"), ("b", "2")].into_iter().collect(),
+            ..Instance::default()
+        });
+        let seen = |set: &InstanceOverride| {
+            let over = set.over(&instance);
+            over.metadata
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect::<Vec<_>>()
+        };
+        let plain = InstanceOverride::default();
+        let patch = |metadata| OverridePatch {
+            metadata,
+            ..OverridePatch::default()
+        };
+        let merged = plain.patched(&patch(MetadataPatch::Merge(
+            [("b", "3"), ("c", "4")].into_iter().collect(),
+        )));
+        assert_eq!(seen(&merged), ["a=1", "b=3", "c=4"]);
+        let less = merged.patched(&patch(MetadataPatch::Remove(names(&["a", "c"]))));
+        assert_eq!(seen(&less), ["b=3"]);
+        let again = less.patched(&patch(MetadataPatch::Merge([("a", "5")].into_iter().collect())));
+        assert_eq!(seen(&again), ["a=5", "b=3"]);
+        assert_eq!(again.hidden, names(&["c"]));
+        let set = less.patched(&patch(MetadataPatch::Set([("d", "6")].into_iter().collect())));
+        assert_eq!(seen(&set), ["a=1", "b=2", "d=6"]);
+        assert_eq!(set.text_bytes(), 2);
+    }
+
+    #[test]
+    fn a_patch_leaves_what_it_does_not_name() {
+        let set = InstanceOverride::default().patched(&OverridePatch {
+            weight: Some(3.0),
+            enabled: Some(false),
+            metadata: MetadataPatch::Keep,
+        });
+        let next = set.patched(&OverridePatch {
+            weight: Some(4.0),
+            ..OverridePatch::default()
+        });
+        assert_eq!((next.weight, next.enabled), (Some(4.0), Some(false)));
+    }
 }

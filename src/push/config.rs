@@ -113,6 +113,7 @@ impl ConfigPush {
                 }
                 Event::ConfigChanged { .. }
                 | Event::NamespaceChanged { .. }
+                | Event::NamingChanged { .. }
                 | Event::FeatureLevelRaised { .. } => {}
             }
         }

@@ -1,5 +1,7 @@
 //! Applying a committed range.
 
+mod naming;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -28,7 +30,7 @@ const DAY_MS: i64 = 86_400_000;
 const POSITION_BITS: u32 = 12;
 
 /// What an applied range brought.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[must_use]
 pub struct AppliedRange {
     /// One per command, in log order; entries without a command have none.
@@ -111,6 +113,7 @@ struct Pending {
     grays: HashMap<ConfigKey, GrayVersions>,
     heads: HashMap<ConfigKey, HistoryHead>,
     namespaces: Option<Namespaces>,
+    naming: naming::Written,
     done: AppliedRange,
 }
 
@@ -123,6 +126,7 @@ impl Pending {
             grays: HashMap::new(),
             heads: HashMap::new(),
             namespaces: None,
+            naming: naming::Written::default(),
             done: AppliedRange::default(),
         }
     }
@@ -287,6 +291,15 @@ impl State {
             }
             Command::TrimHistory { before_ms, rows_max } => self.trim_history(pending, before_ms, rows_max),
             Command::RaiseFeatureLevel(level) => self.raise_level(pending, level, index),
+            Command::NamingInstancePut { .. }
+            | Command::NamingInstanceRemove { .. }
+            | Command::NamingHealth(_)
+            | Command::NamingServiceCreate { .. }
+            | Command::NamingServicePut { .. }
+            | Command::NamingServiceRemove(_)
+            | Command::NamingClusterPut { .. }
+            | Command::NamingOverridePut { .. }
+            | Command::NamingSweep { .. } => self.execute_naming(pending, command, index),
         }
     }
 
@@ -558,6 +571,7 @@ impl State {
             grays,
             heads,
             namespaces,
+            naming: _,
             done: part,
         } = pending;
         let Some(point) = point else { return Ok(()) };

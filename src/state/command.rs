@@ -1,28 +1,43 @@
 //! Commands of the replicated state machine and their bytes in the log.
 
+mod naming;
+
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use proto::command as wire;
-use raft::{Boot, Incarnation, NodeId};
+use raft::{Boot, Incarnation, Index, NodeId};
+
+pub(super) use naming::{
+    cluster_from_wire, cluster_to_wire, instance_from_wire, instance_to_wire, metadata_from_wire,
+    metadata_to_wire, service_from_wire, service_to_wire,
+};
 
 use crate::config::{ConfigId, Expectation, GrayRule, Origin, Publish, Removal, RuleKind, Variant};
-use crate::model::{ConfigKey, ConfigType, Md5, NamespaceId, OperationId};
+use crate::model::{ConfigKey, ConfigType, Endpoint, Md5, NamespaceId, OperationId, ServiceKey};
 use crate::namespace::Wanted;
+use crate::naming::{ClusterMetadata, OverridePatch, Persistent, ServiceMetadata};
 
 /// Version of the envelope: the first byte of every command.
 pub const ENVELOPE_VERSION: u8 = 1;
 
-/// The feature level that all commands of this version belong to.
+/// The feature level that all commands of this version belong to. A command that comes after the first
+/// release needs a higher one (command.proto says why).
 pub const COMMAND_LEVEL: u32 = 1;
 
 /// Configs that one batch may remove.
 pub const REMOVE_BATCH_MAX: usize = 4_096;
 
+/// Instances, services or results of checks that one command of naming may name. Each is read from the
+/// tables: about 5 ms together.
+pub const NAMING_BATCH_MAX: usize = 1_024;
+
 /// A change of the replicated state.
 ///
 /// Commands are deterministic: times, hashes and random ids are made by who proposes them and travel
 /// inside. What they do depends on nothing else but the state and the index they are applied at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Opens the session that its operation id names; must be the first of its session.
     OpenSession,
@@ -52,10 +67,74 @@ pub enum Command {
     },
     /// Raises the feature level. Proposed only when every member supports the new one.
     RaiseFeatureLevel(u32),
+    /// Registers a persistent instance, or says something new about it.
+    NamingInstancePut {
+        /// Of this service.
+        service: ServiceKey,
+        /// Where it is.
+        endpoint: Endpoint,
+        /// What it is.
+        persistent: Persistent,
+    },
+    /// Deregisters a persistent instance.
+    NamingInstanceRemove {
+        /// Of this service.
+        service: ServiceKey,
+        /// Where it was.
+        endpoint: Endpoint,
+    },
+    /// What checks of persistent instances have found, at most [`NAMING_BATCH_MAX`]. Instances that are
+    /// gone are passed over.
+    NamingHealth(Vec<(ServiceKey, Endpoint, bool)>),
+    /// Makes a service.
+    NamingServiceCreate {
+        /// The service.
+        service: ServiceKey,
+        /// Its settings.
+        set: ServiceMetadata,
+    },
+    /// Sets what belongs to a service as a whole; the kind of its instances stays, if it has settings.
+    NamingServicePut {
+        /// The service.
+        service: ServiceKey,
+        /// Its settings.
+        set: ServiceMetadata,
+    },
+    /// Removes a service without persistent instances, and what is set for its parts. That there are no
+    /// ephemeral ones is for the proposer to see.
+    NamingServiceRemove(ServiceKey),
+    /// Sets what belongs to a cluster. A service without settings gets plain ones.
+    NamingClusterPut {
+        /// Of this service.
+        service: ServiceKey,
+        /// Its name.
+        cluster: Arc<str>,
+        /// Its settings.
+        set: ClusterMetadata,
+        /// What a service without settings holds.
+        ephemeral: bool,
+    },
+    /// Sets something over what clients say of instances.
+    NamingOverridePut {
+        /// Of this service.
+        service: ServiceKey,
+        /// At most [`NAMING_BATCH_MAX`]; each gets the same.
+        endpoints: Vec<Endpoint>,
+        /// What is set.
+        patch: OverridePatch,
+    },
+    /// Removes what belongs to nothing any more, at most [`NAMING_BATCH_MAX`] of each. What an entry
+    /// behind the given index has changed stays, as does a service with persistent instances.
+    NamingSweep {
+        /// Services that have been empty for long enough.
+        services: Vec<(ServiceKey, Index)>,
+        /// Instances that have been gone for long enough, and had something set.
+        overrides: Vec<(ServiceKey, Endpoint, Index)>,
+    },
 }
 
 /// A command with what came around it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Envelope {
     /// Who proposed it and under which number.
     pub operation: Option<OperationId>,
@@ -107,12 +186,21 @@ impl Command {
             Command::ConfigRemove(_)
             | Command::ConfigRemoveBatch { .. }
             | Command::NamespaceDelete(_)
-            | Command::TrimHistory { .. } => true,
+            | Command::TrimHistory { .. }
+            | Command::NamingInstanceRemove { .. }
+            | Command::NamingServiceRemove(_)
+            | Command::NamingSweep { .. } => true,
             Command::OpenSession
             | Command::ConfigPut(_)
             | Command::NamespaceCreate(_)
             | Command::NamespaceUpdate(_)
-            | Command::RaiseFeatureLevel(_) => false,
+            | Command::RaiseFeatureLevel(_)
+            | Command::NamingInstancePut { .. }
+            | Command::NamingHealth(_)
+            | Command::NamingServiceCreate { .. }
+            | Command::NamingServicePut { .. }
+            | Command::NamingClusterPut { .. }
+            | Command::NamingOverridePut { .. } => false,
         }
     }
 
@@ -158,6 +246,15 @@ impl Command {
             Command::RaiseFeatureLevel(level) => {
                 Wire::RaiseFeatureLevel(wire::RaiseFeatureLevel { level: *level })
             }
+            Command::NamingInstancePut { .. }
+            | Command::NamingInstanceRemove { .. }
+            | Command::NamingHealth(_)
+            | Command::NamingServiceCreate { .. }
+            | Command::NamingServicePut { .. }
+            | Command::NamingServiceRemove(_)
+            | Command::NamingClusterPut { .. }
+            | Command::NamingOverridePut { .. }
+            | Command::NamingSweep { .. } => self.naming_to_wire(),
         }
     }
 
@@ -200,6 +297,7 @@ impl Command {
                 rows_max: trim.rows_max,
             },
             Wire::RaiseFeatureLevel(raise) => Command::RaiseFeatureLevel(raise.level),
+            naming => return Command::naming_from_wire(naming),
         })
     }
 }

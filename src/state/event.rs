@@ -4,9 +4,10 @@ use raft::Index;
 
 use crate::config::Versions;
 use crate::model::{ConfigKey, NamespaceId};
+use crate::naming::Replicated;
 
 /// A change of the replicated state, handed out in log order after readers can see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A client that listens to this config may see something else now.
     ConfigChanged {
@@ -23,6 +24,13 @@ pub enum Event {
     NamespaceChanged {
         /// The namespace.
         id: NamespaceId,
+        /// The log index of the change.
+        index: Index,
+    },
+    /// Something that the registry holds is another from now on.
+    NamingChanged {
+        /// What, and what it is now.
+        change: Replicated,
         /// The log index of the change.
         index: Index,
     },

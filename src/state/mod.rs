@@ -46,7 +46,9 @@ use raft::{Configuration, Index, LogBase, SnapshotMeta};
 use storage::{Snapshots, StorageError, Tables};
 
 pub use apply::{Applied, AppliedRange, ApplyFault};
-pub use command::{COMMAND_LEVEL, Command, CommandError, ENVELOPE_VERSION, Envelope, REMOVE_BATCH_MAX};
+pub use command::{
+    COMMAND_LEVEL, Command, CommandError, ENVELOPE_VERSION, Envelope, NAMING_BATCH_MAX, REMOVE_BATCH_MAX,
+};
 pub use dedup::WINDOW as SESSION_WINDOW;
 pub use event::Event;
 pub use outcome::{Outcome, Refused};
@@ -72,6 +74,10 @@ pub const TRIM_ROWS_MAX: u32 = 1_000;
 
 /// History rows that one publish removes beyond the config's limit, when that was lowered.
 const HISTORY_SURPLUS_MAX: u64 = 64;
+
+/// Bytes of metadata that may be set for an instance, patch by patch; a further patch is refused. One request
+/// brings a KiB at most.
+pub const OVERRIDE_TEXT_MAX: usize = 64 << 10;
 
 /// Heads of histories kept in memory; forgotten all at once when there are more. About 10 MiB.
 const HEADS_MAX: usize = 65_536;

@@ -1,7 +1,7 @@
 //! What came of a command.
 
 use crate::config::{ConfigId, GrayError};
-use crate::namespace;
+use crate::{namespace, naming};
 
 /// What came of a command: the same on every node that applies it. Small, because the outcomes of the
 /// newest operations of each session are kept for whoever asks again.
@@ -38,6 +38,12 @@ pub enum Outcome {
     FeatureLevel(u32),
     /// The command makes no sense; nothing changed.
     Refused(Refused),
+    /// Naming: done.
+    NamingDone,
+    /// Naming: all is as it was.
+    NamingRefused(naming::Refusal),
+    /// Naming: so many of those that were named were there and are changed or gone.
+    NamingChanged(u32),
 }
 
 /// Why a command makes no sense. None of these is the client's doing: the proposer checks first.
@@ -70,6 +76,9 @@ impl Outcome {
             Outcome::HistoryTrimmed { rows, more } => (9, rows.into(), more.into()),
             Outcome::FeatureLevel(level) => (10, level.into(), 0),
             Outcome::Refused(refused) => (11, position(&REFUSED, &refused), 0),
+            Outcome::NamingDone => (12, 0, 0),
+            Outcome::NamingRefused(refusal) => (13, position(&NAMING_REFUSALS, &refusal), 0),
+            Outcome::NamingChanged(count) => (14, count.into(), 0),
         }
     }
 
@@ -92,6 +101,9 @@ impl Outcome {
             },
             10 => Outcome::FeatureLevel(number()?),
             11 => Outcome::Refused(*at(&REFUSED, first)?),
+            12 => Outcome::NamingDone,
+            13 => Outcome::NamingRefused(*at(&NAMING_REFUSALS, first)?),
+            14 => Outcome::NamingChanged(number()?),
             _ => return None,
         })
     }
@@ -109,6 +121,13 @@ const NAMESPACE_REFUSALS: [namespace::Refusal; 4] = [
     namespace::Refusal::Missing,
     namespace::Refusal::BuiltIn,
     namespace::Refusal::TooMany,
+];
+const NAMING_REFUSALS: [naming::Refusal; 5] = [
+    naming::Refusal::Exists,
+    naming::Refusal::Missing,
+    naming::Refusal::NotEmpty,
+    naming::Refusal::WrongKind,
+    naming::Refusal::TooLarge,
 ];
 const REFUSED: [Refused; 3] = [Refused::Malformed, Refused::FeatureLevel, Refused::Anonymous];
 
@@ -137,10 +156,13 @@ mod tests {
             Outcome::NamespaceDone,
             Outcome::HistoryTrimmed { rows: 5, more: true },
             Outcome::FeatureLevel(2),
+            Outcome::NamingDone,
+            Outcome::NamingChanged(u32::MAX),
         ];
         outcomes.extend(GRAY_ERRORS.map(Outcome::GrayRefused));
         outcomes.extend(NAMESPACE_REFUSALS.map(Outcome::NamespaceRefused));
         outcomes.extend(REFUSED.map(Outcome::Refused));
+        outcomes.extend(NAMING_REFUSALS.map(Outcome::NamingRefused));
         for outcome in outcomes {
             assert_eq!(Outcome::from_row(outcome.as_row()), Some(outcome));
         }

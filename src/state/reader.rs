@@ -1,5 +1,7 @@
 //! What readers see of the state.
 
+mod naming;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;

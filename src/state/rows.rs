@@ -12,9 +12,16 @@
 //! | 8 history heads | config key | which history rows there are |
 //! | 9 history | config key, 0, sequence number | a history row |
 //! | 10 history days | day of the epoch, config key | nothing: this config has rows of that day |
+//! | 11 naming services | service key | what is set for a service |
+//! | 12 naming clusters | service key, 0, cluster | what is set for a cluster |
+//! | 13 naming instances | service key, 0, endpoint | a persistent instance |
+//! | 14 naming overrides | service key, 0, endpoint | what is set over what a client says of an instance |
 //!
 //! Numbers in keys are 8 bytes, the highest first, so that rows come in their order. A config key is
-//! `namespace 0 group 0 data_id`; none of these holds a zero byte. Rows are protobuf (`tables.proto`).
+//! `namespace 0 group 0 data_id`, a service key `namespace 0 group@@service`, an endpoint
+//! `ip 0 port cluster` with two bytes of port; no text holds a zero byte. Rows are protobuf (`tables.proto`).
+
+pub(super) mod naming;
 
 use bytes::{BufMut, Bytes};
 use prost::Message;

@@ -4,6 +4,7 @@ mod dedup;
 mod determinism;
 mod history;
 mod model;
+mod naming;
 mod support;
 mod workload;
 

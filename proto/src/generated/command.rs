@@ -12,7 +12,10 @@ pub struct Envelope {
     #[prost(uint32, tag = "3")]
     pub level: u32,
     /// The command. A kind that a node does not know makes it stop applying.
-    #[prost(oneof = "envelope::Command", tags = "16, 17, 18, 19, 20, 21, 22, 23, 24")]
+    #[prost(
+        oneof = "envelope::Command",
+        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33"
+    )]
     pub command: ::core::option::Option<envelope::Command>,
 }
 /// Nested message and enum types in `Envelope`.
@@ -47,6 +50,33 @@ pub mod envelope {
         /// Allows the commands of a higher feature level.
         #[prost(message, tag = "24")]
         RaiseFeatureLevel(super::RaiseFeatureLevel),
+        /// Registers a persistent instance, or says something new about it.
+        #[prost(message, tag = "25")]
+        NamingInstancePut(super::NamingInstancePut),
+        /// Deregisters a persistent instance.
+        #[prost(message, tag = "26")]
+        NamingInstanceRemove(super::NamingInstanceRemove),
+        /// Tells what checks of persistent instances have found.
+        #[prost(message, tag = "27")]
+        NamingHealth(super::NamingHealth),
+        /// Makes a service.
+        #[prost(message, tag = "28")]
+        NamingServiceCreate(super::NamingServiceCreate),
+        /// Sets what belongs to a service as a whole.
+        #[prost(message, tag = "29")]
+        NamingServicePut(super::NamingServicePut),
+        /// Removes a service and what is set for its parts.
+        #[prost(message, tag = "30")]
+        NamingServiceRemove(super::NamingServiceRemove),
+        /// Sets what belongs to a cluster of a service.
+        #[prost(message, tag = "31")]
+        NamingClusterPut(super::NamingClusterPut),
+        /// Sets something over what clients say about instances.
+        #[prost(message, tag = "32")]
+        NamingOverridePut(super::NamingOverridePut),
+        /// Removes what belongs to nothing any more.
+        #[prost(message, tag = "33")]
+        NamingSweep(super::NamingSweep),
     }
 }
 /// Who proposed a command; the same id is never applied twice.
@@ -259,6 +289,251 @@ pub struct RaiseFeatureLevel {
     /// The new level; a lower one than the present changes nothing.
     #[prost(uint32, tag = "1")]
     pub level: u32,
+}
+/// The name of a service.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServiceKey {
+    /// Empty for the default namespace.
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Group; without `@@`.
+    #[prost(string, tag = "2")]
+    pub group: ::prost::alloc::string::String,
+    /// Name within the group.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+}
+/// Where an instance is reached.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Endpoint {
+    /// Address or host name.
+    #[prost(string, tag = "1")]
+    pub ip: ::prost::alloc::string::String,
+    /// 0 to 65,535.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// Cluster within the service.
+    #[prost(string, tag = "3")]
+    pub cluster: ::prost::alloc::string::String,
+}
+/// Names and values that somebody attached.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Metadata {
+    /// By name.
+    #[prost(btree_map = "string, string", tag = "1")]
+    pub pairs: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+/// A persistent instance.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Instance {
+    /// Share of the traffic, 0 or more.
+    #[prost(double, tag = "1")]
+    pub weight: f64,
+    /// Readers see it.
+    #[prost(bool, tag = "2")]
+    pub enabled: bool,
+    /// What the client attaches.
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub metadata: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Takes traffic.
+    #[prost(bool, tag = "4")]
+    pub healthy: bool,
+}
+/// What is set for a service as a whole.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ServiceSettings {
+    /// It holds ephemeral instances.
+    #[prost(bool, tag = "1")]
+    pub ephemeral: bool,
+    /// Share of healthy instances at or below which all are shown as healthy; 0 never.
+    #[prost(double, tag = "2")]
+    pub protect_threshold: f64,
+    /// Selector, as JSON.
+    #[prost(string, tag = "3")]
+    pub selector: ::prost::alloc::string::String,
+    /// What the operator attaches.
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub metadata: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+/// What is set for a cluster of a service.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ClusterSettings {
+    /// Port for checks, unless the instance's own is used.
+    #[prost(uint32, tag = "1")]
+    pub check_port: u32,
+    /// Checks go to the port of the instance.
+    #[prost(bool, tag = "2")]
+    pub use_instance_port: bool,
+    /// Health checker, as JSON.
+    #[prost(string, tag = "3")]
+    pub checker: ::prost::alloc::string::String,
+    /// What the operator attaches.
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub metadata: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamingInstancePut {
+    /// Of this service.
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceKey>,
+    /// Where it is.
+    #[prost(message, optional, tag = "2")]
+    pub endpoint: ::core::option::Option<Endpoint>,
+    /// What it is.
+    #[prost(message, optional, tag = "3")]
+    pub instance: ::core::option::Option<Instance>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamingInstanceRemove {
+    /// Of this service.
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceKey>,
+    /// Where it was.
+    #[prost(message, optional, tag = "2")]
+    pub endpoint: ::core::option::Option<Endpoint>,
+}
+/// What a check found.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HealthResult {
+    /// Of this service.
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceKey>,
+    /// An instance that is not there any more is passed over.
+    #[prost(message, optional, tag = "2")]
+    pub endpoint: ::core::option::Option<Endpoint>,
+    /// Takes traffic.
+    #[prost(bool, tag = "3")]
+    pub healthy: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamingHealth {
+    /// At most 1,024.
+    #[prost(message, repeated, tag = "1")]
+    pub results: ::prost::alloc::vec::Vec<HealthResult>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamingServiceCreate {
+    /// One that has settings or persistent instances is not made again.
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceKey>,
+    /// Its settings.
+    #[prost(message, optional, tag = "2")]
+    pub settings: ::core::option::Option<ServiceSettings>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamingServicePut {
+    /// The service.
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceKey>,
+    /// Instead of its settings, if it has any; the kind of instances stays.
+    #[prost(message, optional, tag = "2")]
+    pub settings: ::core::option::Option<ServiceSettings>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamingServiceRemove {
+    /// Must hold no persistent instance.
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceKey>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamingClusterPut {
+    /// A service without settings gets plain ones.
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceKey>,
+    /// Name of the cluster.
+    #[prost(string, tag = "2")]
+    pub cluster: ::prost::alloc::string::String,
+    /// Its settings.
+    #[prost(message, optional, tag = "3")]
+    pub settings: ::core::option::Option<ClusterSettings>,
+    /// What a service without settings holds.
+    #[prost(bool, tag = "4")]
+    pub ephemeral: bool,
+}
+/// A list of names.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Names {
+    /// The names.
+    #[prost(string, repeated, tag = "1")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamingOverridePut {
+    /// The service.
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceKey>,
+    /// At most 1,024; each gets the same.
+    #[prost(message, repeated, tag = "2")]
+    pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
+    /// Absent: stays as it is.
+    #[prost(double, optional, tag = "3")]
+    pub weight: ::core::option::Option<f64>,
+    /// Absent: stays as it is.
+    #[prost(bool, optional, tag = "4")]
+    pub enabled: ::core::option::Option<bool>,
+    /// Absent: stays as it is.
+    #[prost(oneof = "naming_override_put::Metadata", tags = "5, 6, 7")]
+    pub metadata: ::core::option::Option<naming_override_put::Metadata>,
+}
+/// Nested message and enum types in `NamingOverridePut`.
+pub mod naming_override_put {
+    /// Absent: stays as it is.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Metadata {
+        /// Instead of what was set before; names of the client's that stand here are covered.
+        #[prost(message, tag = "5")]
+        Set(super::Metadata),
+        /// Besides what was set before.
+        #[prost(message, tag = "6")]
+        Merge(super::Metadata),
+        /// Readers see these names no longer, whoever attached them.
+        #[prost(message, tag = "7")]
+        Remove(super::Names),
+    }
+}
+/// A service that nobody uses.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SweptService {
+    /// The service.
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceKey>,
+    /// Stays when its settings were changed by a later entry.
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+}
+/// An override whose instance is gone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SweptOverride {
+    /// The service.
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceKey>,
+    /// The instance.
+    #[prost(message, optional, tag = "2")]
+    pub endpoint: ::core::option::Option<Endpoint>,
+    /// Stays when it was changed by a later entry.
+    #[prost(uint64, tag = "3")]
+    pub index: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamingSweep {
+    /// At most 1,024. One that holds persistent instances stays.
+    #[prost(message, repeated, tag = "1")]
+    pub services: ::prost::alloc::vec::Vec<SweptService>,
+    /// At most 1,024.
+    #[prost(message, repeated, tag = "2")]
+    pub overrides: ::prost::alloc::vec::Vec<SweptOverride>,
 }
 /// The formats a content can have; they steer editors and the Config-Type header, nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

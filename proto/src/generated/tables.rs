@@ -169,6 +169,52 @@ pub struct NamespaceRow {
     #[prost(int64, tag = "5")]
     pub modified_ms: i64,
 }
+/// What is set for a service.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamingServiceRow {
+    /// Its settings.
+    #[prost(message, optional, tag = "1")]
+    pub settings: ::core::option::Option<super::command::ServiceSettings>,
+    /// Log index of the newest change to them, or to those of one of its clusters.
+    #[prost(uint64, tag = "2")]
+    pub changed_index: u64,
+}
+/// What is set for a cluster of a service.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamingClusterRow {
+    /// Its settings.
+    #[prost(message, optional, tag = "1")]
+    pub settings: ::core::option::Option<super::command::ClusterSettings>,
+}
+/// A persistent instance.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamingInstanceRow {
+    /// What it is.
+    #[prost(message, optional, tag = "1")]
+    pub instance: ::core::option::Option<super::command::Instance>,
+}
+/// What operators have set over what the client says of an instance.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NamingOverrideRow {
+    /// Absent: the client's word.
+    #[prost(double, optional, tag = "1")]
+    pub weight: ::core::option::Option<f64>,
+    /// Absent: the client's word.
+    #[prost(bool, optional, tag = "2")]
+    pub enabled: ::core::option::Option<bool>,
+    /// Covers the client's, name by name.
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub metadata: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Names of the client's that readers do not see; ascending.
+    #[prost(string, repeated, tag = "4")]
+    pub hidden: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Log index of its newest change.
+    #[prost(uint64, tag = "5")]
+    pub changed_index: u64,
+}
 /// The newest session of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionRow {

@@ -1,6 +1,7 @@
 //! The bytes of commands: round trips, damage, and a fixture that must be readable for ever.
 
 use super::*;
+use crate::naming::{Instance, Metadata, MetadataPatch};
 
 /// Every kind of command with every field set, by name.
 fn all() -> Vec<(&'static str, Command)> {
@@ -85,6 +86,118 @@ fn all() -> Vec<(&'static str, Command)> {
             },
         ),
         ("raise-feature-level", Command::RaiseFeatureLevel(1)),
+    ]
+    .into_iter()
+    .chain(of_naming())
+    .collect()
+}
+
+/// Those of naming.
+fn of_naming() -> Vec<(&'static str, Command)> {
+    let service = ServiceKey::new(&NamespaceId::new("dev"), "DEFAULT_GROUP", "orders");
+    let endpoint = Endpoint::new("10.0.0.7", 8_080, "c1");
+    let metadata: Metadata = [("a", "1"), ("b", "")].into_iter().collect();
+    let settings = ServiceMetadata {
+        ephemeral: false,
+        protect_threshold: 0.5,
+        selector: "{\"type\":\"none\"}".into(),
+        metadata: metadata.clone(),
+    };
+    let patch = |metadata| Command::NamingOverridePut {
+        service: service.clone(),
+        endpoints: vec![endpoint.clone(), Endpoint::new("10.0.0.8", 0, "")],
+        patch: OverridePatch {
+            weight: Some(2.5),
+            enabled: Some(false),
+            metadata,
+        },
+    };
+    vec![
+        (
+            "naming-instance-put",
+            Command::NamingInstancePut {
+                service: service.clone(),
+                endpoint: endpoint.clone(),
+                persistent: Persistent {
+                    instance: Arc::new(Instance {
+                        weight: 3.0,
+                        enabled: true,
+                        metadata: metadata.clone(),
+                    }),
+                    healthy: true,
+                },
+            },
+        ),
+        (
+            "naming-instance-remove",
+            Command::NamingInstanceRemove {
+                service: service.clone(),
+                endpoint: endpoint.clone(),
+            },
+        ),
+        (
+            "naming-health",
+            Command::NamingHealth(vec![
+                (service.clone(), endpoint.clone(), true),
+                (service.clone(), Endpoint::new("10.0.0.8", 1, ""), false),
+            ]),
+        ),
+        (
+            "naming-service-create",
+            Command::NamingServiceCreate {
+                service: service.clone(),
+                set: settings.clone(),
+            },
+        ),
+        (
+            "naming-service-put",
+            Command::NamingServicePut {
+                service: service.clone(),
+                set: ServiceMetadata {
+                    ephemeral: true,
+                    ..settings
+                },
+            },
+        ),
+        (
+            "naming-service-remove",
+            Command::NamingServiceRemove(service.clone()),
+        ),
+        (
+            "naming-cluster-put",
+            Command::NamingClusterPut {
+                service: service.clone(),
+                cluster: "c1".into(),
+                set: ClusterMetadata {
+                    check_port: 80,
+                    use_instance_port: true,
+                    checker: "{\"type\":\"TCP\"}".into(),
+                    metadata: metadata.clone(),
+                },
+                ephemeral: true,
+            },
+        ),
+        ("naming-override-put", patch(MetadataPatch::Set(metadata.clone()))),
+        ("naming-override-merge", patch(MetadataPatch::Merge(metadata))),
+        (
+            "naming-override-remove",
+            patch(MetadataPatch::Remove([Box::from("a"), Box::from("b")].into())),
+        ),
+        (
+            "naming-override-plain",
+            Command::NamingOverridePut {
+                service: service.clone(),
+                endpoints: vec![],
+                patch: OverridePatch::default(),
+            },
+        ),
+        (
+            "naming-sweep",
+            Command::NamingSweep {
+                services: vec![(service.clone(), Index(7))],
+                overrides: vec![(service, endpoint, Index(9))],
+            },
+        ),
     ]
 }
 
@@ -230,4 +343,103 @@ fn impossible_values_are_malformed() {
         Command::from_wire(batch),
         Err(CommandError::Malformed(_))
     ));
+}
+
+#[test]
+fn impossible_values_of_naming_are_malformed() {
+    use wire::envelope::Command as Wire;
+    let service = wire::ServiceKey {
+        namespace: String::new(),
+        group: "g".into(),
+        name: "s".into(),
+    };
+    let endpoint = wire::Endpoint {
+        ip: "10.0.0.1".into(),
+        port: 80,
+        cluster: "c".into(),
+    };
+    let put = wire::NamingInstancePut {
+        service: Some(service.clone()),
+        endpoint: Some(endpoint.clone()),
+        instance: Some(wire::Instance::default()),
+    };
+    let with_service = |service| wire::NamingInstancePut {
+        service,
+        ..put.clone()
+    };
+    let with_endpoint = |endpoint| wire::NamingInstancePut {
+        endpoint,
+        ..put.clone()
+    };
+    let with_weight = |weight| wire::NamingInstancePut {
+        instance: Some(wire::Instance {
+            weight,
+            ..wire::Instance::default()
+        }),
+        ..put.clone()
+    };
+    let long = "s".repeat(super::super::KEY_BYTES_MAX);
+    let name = |name: &str| {
+        Some(wire::ServiceKey {
+            name: name.into(),
+            ..service.clone()
+        })
+    };
+    let group = Some(wire::ServiceKey {
+        group: "a@@b".into(),
+        ..service.clone()
+    });
+    let at = |ip: &str, port, cluster: &str| {
+        Some(wire::Endpoint {
+            ip: ip.into(),
+            port,
+            cluster: cluster.into(),
+        })
+    };
+    let mut impossible: Vec<Wire> = [
+        with_service(None),
+        with_service(name("")),
+        with_service(name("a\0")),
+        with_service(name(&long)),
+        with_service(group),
+        with_endpoint(None),
+        with_endpoint(at("", 1, "c")),
+        with_endpoint(at("ip", 1, "")),
+        with_endpoint(at("a\0b", 1, "c")),
+        with_endpoint(at("ip", 65_536, "c")),
+        with_weight(f64::NAN),
+        with_weight(f64::INFINITY),
+        with_weight(-1.0),
+        wire::NamingInstancePut {
+            instance: None,
+            ..put.clone()
+        },
+    ]
+    .map(Wire::NamingInstancePut)
+    .into();
+    let result = wire::HealthResult {
+        service: Some(service.clone()),
+        endpoint: Some(endpoint.clone()),
+        healthy: true,
+    };
+    impossible.push(Wire::NamingHealth(wire::NamingHealth {
+        results: vec![result; NAMING_BATCH_MAX + 1],
+    }));
+    impossible.push(Wire::NamingOverridePut(wire::NamingOverridePut {
+        service: Some(service.clone()),
+        endpoints: vec![endpoint; NAMING_BATCH_MAX + 1],
+        ..wire::NamingOverridePut::default()
+    }));
+    impossible.push(Wire::NamingServicePut(wire::NamingServicePut {
+        service: Some(service),
+        settings: Some(wire::ServiceSettings {
+            protect_threshold: f64::NAN,
+            ..wire::ServiceSettings::default()
+        }),
+    }));
+    assert!(Command::from_wire(Wire::NamingInstancePut(put.clone())).is_ok());
+    for command in impossible {
+        let read = Command::from_wire(command.clone());
+        assert!(matches!(read, Err(CommandError::Malformed(_))), "{command:?}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use raft::{Entry, EntryKind};
 
+use super::naming;
 use super::support::{Log, Node, Random, members, session};
 use crate::config::{ConfigId, Expectation, Origin, Publish, Removal, Variant};
 use crate::model::{ConfigKey, ConfigType, Md5, NamespaceId, OperationId};
@@ -166,7 +167,10 @@ impl Workload {
                     false => operation,
                 };
                 let low_watermark = operation.counter.saturating_sub(self.random.below(200));
-                let command = self.command(&[]);
+                let command = match self.random.once_in(3) {
+                    true => naming::command(&mut self.random, log.last_index()),
+                    false => self.command(&[]),
+                };
                 log.command_as(command, operation, low_watermark)
             }
         }
@@ -190,6 +194,14 @@ pub(super) fn entries(log: &mut Log, seed: u64, count: usize) -> Vec<Entry> {
 /// Commands of the log's own session, applied in one range.
 pub(super) fn run(node: &mut Node, log: &mut Log, seed: u64, count: usize) {
     let mut workload = Workload::new(seed);
-    let entries: Vec<Entry> = (0..count).map(|_| log.command(workload.command(&[]))).collect();
+    let entries: Vec<Entry> = (0..count)
+        .map(|number| {
+            let index = log.last_index();
+            log.command(match number % 3 {
+                0 => naming::command(&mut workload.random, index),
+                _ => workload.command(&[]),
+            })
+        })
+        .collect();
     node.state_mut().apply(&entries).map(drop).expect("applies");
 }
