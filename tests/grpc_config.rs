@@ -4,6 +4,9 @@
 #[path = "grpc_client/mod.rs"]
 mod client;
 
+#[path = "grpc_client/node.rs"]
+mod node;
+
 #[path = "grpc_config/support.rs"]
 mod support;
 

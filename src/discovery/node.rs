@@ -26,8 +26,6 @@ use crate::naming::{Beat, Event, Filter, Instance, Origin, Owner, Registry, Stam
 const TICK: Duration = Duration::from_millis(100);
 /// Empty services are looked for so often; all services are walked.
 const SWEEP_MS: u64 = 10_000;
-/// Records that this node writes at most: about 1 GiB of memory on each node of the cluster.
-const OWN_RECORDS_MAX: usize = 1_000_000;
 /// After a restart, while no other node has told this one what there is, readers wait so long: by then
 /// clients have noticed and registered again (contract 05, redo of the SDKs), ms.
 const REDO_MS: u64 = 6_000;
@@ -177,6 +175,9 @@ impl Discovery {
     pub(super) fn node(&self) -> u64 {
         self.node
     }
+
+    /// Records that this node writes at most: about 1 GiB of memory on each node of the cluster.
+    pub const OWN_RECORDS_MAX: usize = 1_000_000;
 
     /// Monotonic time of the registry.
     pub fn now_ms(&self) -> u64 {
@@ -443,7 +444,7 @@ fn execute(registry: &mut Registry, now_ms: u64, act: Act) -> Done {
         endpoint,
         what,
     } = act;
-    let full = registry.own_records() >= OWN_RECORDS_MAX;
+    let full = registry.own_records() >= Discovery::OWN_RECORDS_MAX;
     if full && !matches!(what, What::Deregister) && registry.instance(&service, &endpoint).is_none() {
         return Done::Full;
     }

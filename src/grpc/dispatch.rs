@@ -113,6 +113,13 @@ impl Failure {
         }
     }
 
+    /// As an `ErrorResponse`, also where it could be told in the request's own type of answer: for types
+    /// that no SDK reads when they lack what was asked for.
+    pub(super) fn thrown(self) -> Failure {
+        let (Failure::Answer { code, message } | Failure::Exception { code, message }) = self;
+        Failure::Exception { code, message }
+    }
+
     /// The answer, in the place of one of type `R`.
     fn render<'a, R: Response<'a>>(self, request_id: Option<Text<'a>>) -> Bytes {
         match self {
@@ -158,6 +165,14 @@ impl Answer {
                 frame: failure.render::<R>(request_id),
                 succeeded: false,
             },
+        }
+    }
+
+    /// A success that is framed already.
+    pub(super) fn framed(frame: Bytes) -> Answer {
+        Answer {
+            frame,
+            succeeded: true,
         }
     }
 

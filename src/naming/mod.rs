@@ -25,6 +25,7 @@ mod service;
 mod stamp;
 mod view;
 mod wheel;
+mod withdraw;
 
 pub use changes::{BUCKETS, Digest, bucket_of};
 pub use instance::{BEAT_INTERVAL_MS, BEAT_TIMEOUT_MS, DELETE_TIMEOUT_MS, Instance, Metadata, preserved};

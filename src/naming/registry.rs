@@ -177,11 +177,11 @@ impl Registry {
     ) -> Result<(), WrongKind> {
         self.expect_kind(service, Kind::Ephemeral)?;
         let owner = Owner::Connection(Arc::clone(connection));
-        let before = self.kept_by(connection, service);
-        for endpoint in before {
-            if !set.iter().any(|(kept, _, _)| *kept == endpoint) {
-                self.remove_own(now_ms, service, &endpoint, &owner);
-            }
+        let kept: BTreeSet<&Endpoint> = set.iter().map(|(endpoint, _, _)| endpoint).collect();
+        let gone = self.kept_by(connection, service);
+        let gone: Vec<Endpoint> = gone.filter(|before| !kept.contains(before)).cloned().collect();
+        for endpoint in gone {
+            self.remove_own(now_ms, service, &endpoint, &owner);
         }
         for (endpoint, instance, healthy) in set {
             self.register(now_ms, &owner, service, &endpoint, instance, healthy)?;
@@ -370,6 +370,14 @@ impl Registry {
         names.filter_map(|name| Some((name, self.services.get(name)?.tally())))
     }
 
+    /// Names of the services of a group, in order; `like` is any service of it.
+    pub fn names_of_group(&self, like: &ServiceKey) -> impl Iterator<Item = &ServiceKey> {
+        // No name is less than the empty one.
+        let first = ServiceKey::new(&like.namespace_id(), like.group(), "");
+        let names = self.names.range(first.clone()..);
+        names.take_while(move |name| name.namespace() == first.namespace() && name.group() == first.group())
+    }
+
     /// What operators have set for a service.
     pub fn overlay(&self, service: &ServiceKey) -> Option<&Overlay> {
         Some(&self.services.get(service)?.overlay)
@@ -489,11 +497,28 @@ impl Registry {
         }
     }
 
-    fn kept_by(&self, connection: &Arc<str>, service: &ServiceKey) -> Vec<Endpoint> {
-        let all = self.connections.get(connection).into_iter().flatten();
-        all.filter(|(name, _)| name == service)
-            .map(|(_, endpoint)| endpoint.clone())
-            .collect()
+    fn kept_by<'a>(
+        &'a self,
+        connection: &str,
+        service: &'a ServiceKey,
+    ) -> impl Iterator<Item = &'a Endpoint> + use<'a> {
+        // The least of all endpoints.
+        let least = Endpoint {
+            ip: "".into(),
+            port: 0,
+            cluster: "".into(),
+        };
+        let kept = self.connections.get(connection);
+        let kept = kept
+            .into_iter()
+            .flat_map(move |kept| kept.range((service.clone(), least.clone())..));
+        kept.take_while(move |(name, _)| name == service)
+            .map(|(_, endpoint)| endpoint)
+    }
+
+    /// Number of instances that a connection keeps alive.
+    pub fn kept(&self, connection: &str) -> usize {
+        self.connections.get(connection).map_or(0, BTreeSet::len)
     }
 
     /// A sign of life that changes nothing.

@@ -14,9 +14,8 @@ use crate::model::{Endpoint, ServiceKey};
 
 use super::bugs::{Bug, has};
 use super::changes::{Change, Digest, bucket_of};
-use super::record::{Body, Origin, Owner, Record, RecordKey, Revision};
+use super::record::{Body, Origin, Record, RecordKey, Revision};
 use super::registry::{Event, Registry};
-use super::service::Entry;
 use super::stamp::Stamp;
 
 /// What this node knows of another one's records.
@@ -389,14 +388,5 @@ impl Registry {
         }
         let covered: Vec<Arc<str>> = self.own_connections(entry);
         self.events.extend(covered.into_iter().map(Event::Covered));
-    }
-
-    fn own_connections(&self, entry: &Entry) -> Vec<Arc<str>> {
-        let own = entry.records.iter().filter(|record| record.origin == self.me);
-        own.filter_map(|record| match &record.owner {
-            Owner::Connection(id) if record.is_live() => Some(Arc::clone(id)),
-            _ => None,
-        })
-        .collect()
     }
 }

@@ -256,7 +256,7 @@ impl Services {
     }
 }
 
-fn wrong_kind(service: &str, holds: Kind) -> Error {
+pub(super) fn wrong_kind(service: &str, holds: Kind) -> Error {
     let (other, kind) = match holds {
         Kind::Ephemeral => ("persistent", "ephemeral"),
         Kind::Persistent => ("ephemeral", "persistent"),

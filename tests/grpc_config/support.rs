@@ -1,62 +1,14 @@
-//! A server, and clients of it that do what SDKs do.
+//! What is asked of the configuration store, and how it is asked.
 
+use proto::nacos::Payload;
 use proto::nacos::config::{
     ConfigBatchListenRequest, ConfigPublishRequest, ConfigQueryRequest, ListenContext,
 };
-use proto::nacos::{self, Message, Payload};
-use rnacos::server::Server;
-use rnacos::settings::Settings;
-use serde_json::Value;
-use tempfile::TempDir;
 
-use super::client::{self, Stream, within};
-
-/// A server with a folder of its own.
-pub(crate) struct Node {
-    server: Server,
-    _folder: TempDir,
-}
+use super::client;
+pub(crate) use super::node::{Answer, Client, Node};
 
 impl Node {
-    pub(crate) async fn start() -> Node {
-        let folder = tempfile::tempdir().expect("a folder");
-        let dir = folder.path().display().to_string();
-        let settings = Settings::with(&[
-            ("RNACOS_DATA_DIR", dir.as_str()),
-            ("RNACOS_SDK_HOST", "127.0.0.1"),
-            ("RNACOS_HTTP_PORT", "0"),
-        ]);
-        let server = Box::pin(Server::start(settings.expect("settings"))).await;
-        Node {
-            server: server.expect("a server"),
-            _folder: folder,
-        }
-    }
-
-    pub(crate) async fn client(&self) -> Client {
-        self.client_at("10.1.2.3").await
-    }
-
-    /// A client that says that this is its address.
-    pub(crate) async fn client_at(&self, ip: &str) -> Client {
-        let mut client = client::Client::connect(self.server.grpc_address()).await;
-        // While the node is starting, SDKs ask again.
-        while client
-            .call(&proto::nacos::remote::ServerCheckRequest::default())
-            .await
-            .codes()
-            .0
-            == 300
-        {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        let mut stream = client.stream().await;
-        let setup = nacos::request_frame(&client::setup(), &[], ip);
-        stream.raw(setup).await.expect("the stream takes it");
-        assert_eq!(client.health().await.codes(), (200, 0));
-        Client { client, stream }
-    }
-
     /// A client that listens to a config that is not there.
     pub(crate) async fn listening(&self, data_id: &str) -> Client {
         let mut client = self.client().await;
@@ -64,64 +16,15 @@ impl Node {
         assert_eq!(answer.body["changedConfigs"], serde_json::json!([]));
         client
     }
-
-    pub(crate) async fn stop(self) {
-        assert!(self.server.stop().await, "everything ends in time");
-    }
-}
-
-/// A registered client.
-pub(crate) struct Client {
-    client: client::Client,
-    stream: Stream,
-}
-
-/// An answer as it came.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) type_name: String,
-    pub(crate) body: Value,
-}
-
-impl Answer {
-    fn of(payload: &Payload) -> Answer {
-        Answer {
-            type_name: payload.type_name().to_owned(),
-            body: client::json(payload),
-        }
-    }
 }
 
 impl Client {
-    pub(crate) async fn ask<M: Message>(&mut self, message: &M) -> Answer {
-        self.ask_with(message, &[]).await
-    }
-
-    pub(crate) async fn ask_with<M: Message>(&mut self, message: &M, headers: &[(&str, &str)]) -> Answer {
-        let frame = nacos::request_frame(message, headers, "10.1.2.3");
-        Answer::of(&self.client.raw(frame).await.answer())
-    }
-
-    /// Any body.
-    pub(crate) async fn ask_as(&mut self, type_name: &str, body: &[u8]) -> Answer {
-        Answer::of(&self.client.call_as(type_name, body).await.answer())
-    }
-
     pub(crate) async fn query(&mut self, data_id: &str) -> Answer {
         self.ask(&query(data_id)).await
     }
 
     pub(crate) async fn publish(&mut self, data_id: &str, content: &str) -> Answer {
         self.ask(&publish(data_id, content)).await
-    }
-
-    /// The next push.
-    pub(crate) async fn pushed(&mut self) -> Payload {
-        within(self.stream.next()).await.expect("the stream stands")
-    }
-
-    pub(crate) async fn acknowledge(&mut self, push: &Payload, type_name: &str) {
-        self.stream.acknowledge(push, type_name, 200).await;
     }
 }
 

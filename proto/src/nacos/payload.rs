@@ -217,32 +217,56 @@ pub fn read<'a, M: serde::Deserialize<'a>>(json: &'a [u8]) -> Result<M, ReadErro
 /// A push that goes to many is encoded once and its bytes cloned.
 #[must_use]
 pub fn frame<M: Message>(message: &M) -> Bytes {
-    encode(message, &[], "", true)
+    encode(message, &[], "", true, None)
+}
+
+/// As [`frame`], with one more field whose JSON is ready: what many are told is rendered once. The message
+/// itself must have fields, and none of this name.
+#[must_use]
+pub fn frame_with<M: Message>(message: &M, name: &str, json: &[u8]) -> Bytes {
+    encode(message, &[], "", true, Some((name, json)))
 }
 
 /// A whole gRPC frame with a request of a client.
 #[must_use]
 pub fn request_frame<M: Message>(message: &M, headers: &[(&str, &str)], client_ip: &str) -> Bytes {
-    encode(message, headers, client_ip, true)
+    encode(message, headers, client_ip, true, None)
 }
 
 /// The payload alone, without the frame's five bytes.
 #[must_use]
 pub fn payload<M: Message>(message: &M) -> Bytes {
-    encode(message, &[], "", false)
+    encode(message, &[], "", false, None)
 }
 
 /// Writes the JSON first, behind a gap for everything that goes before it, since the lengths in front
 /// are known only afterwards; then fills the gap from its end. What is left of the gap is cut off.
-fn encode<M: Message>(message: &M, headers: &[(&str, &str)], client_ip: &str, framed: bool) -> Bytes {
+fn encode<M: Message>(
+    message: &M,
+    headers: &[(&str, &str)],
+    client_ip: &str,
+    framed: bool,
+    ready: Option<(&str, &[u8])>,
+) -> Bytes {
     let header_bytes: usize = headers
         .iter()
         .map(|(key, value)| key.len() + value.len() + 3 * FIELD_BYTES_MAX)
         .sum();
     let gap = grpc::PREFIX_BYTES + M::TYPE.len() + client_ip.len() + header_bytes + 5 * FIELD_BYTES_MAX;
-    let mut buffer = Vec::with_capacity(gap + message.json_size());
+    let ready_bytes = ready.map_or(0, |(name, json)| name.len() + json.len() + 4);
+    let mut buffer = Vec::with_capacity(gap + message.json_size() + ready_bytes);
     buffer.resize(gap, 0);
     serde_json::to_writer(&mut buffer, message).expect("messages are plain values and a Vec takes all");
+    if let Some((name, json)) = ready {
+        let brace = buffer.pop();
+        assert!(
+            brace == Some(b'}') && buffer.last() != Some(&b'{'),
+            "a message is an object with fields"
+        );
+        for part in [b",\"", name.as_bytes(), b"\":", json, b"}"] {
+            buffer.extend_from_slice(part);
+        }
+    }
 
     let json_bytes = buffer.len() - gap;
     let mut front = Front {

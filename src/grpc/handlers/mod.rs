@@ -2,10 +2,11 @@
 
 mod config;
 mod internal;
+mod naming;
 
 use super::dispatch::Row;
 
 /// Every row of the table.
 pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
-    internal::ROWS.iter().chain(config::rows())
+    internal::ROWS.iter().chain(config::rows()).chain(naming::rows())
 }

@@ -1,0 +1,171 @@
+//! Service discovery over gRPC, from a client's socket to the registry and to the sockets of subscribers: the
+//! answers that SDKs parse strictly, and pushes.
+
+#[path = "grpc_client/mod.rs"]
+mod client;
+
+#[path = "grpc_client/node.rs"]
+mod node;
+
+#[path = "grpc_naming/support.rs"]
+mod support;
+
+use node::Node;
+use proto::nacos::naming::InstanceRequest;
+use serde_json::json;
+use support::{at, batch, deregister, list, ports, query, register};
+
+#[tokio::test]
+async fn what_is_registered_is_found_at_once_in_the_shape_every_sdk_reads() {
+    let node = Node::start().await;
+    let mut client = node.client().await;
+    let registered = client
+        .ask(&InstanceRequest {
+            request_id: Some("7".into()),
+            ..register("shop", 80)
+        })
+        .await;
+    assert_eq!(registered.type_name, "InstanceResponse");
+    assert_eq!(
+        registered.body,
+        json!({"resultCode": 200, "errorCode": 0, "success": true, "requestId": "7", "type": "registerInstance"})
+    );
+    let mut found = client.ask(&query("shop")).await;
+    assert_eq!(found.type_name, "QueryServiceResponse");
+    let stamp = found.body["serviceInfo"]["lastRefTime"].take();
+    assert!(stamp.as_i64().is_some_and(|ms| ms > 1_600_000_000_000));
+    assert_eq!(
+        found.body,
+        json!({"resultCode": 200, "errorCode": 0, "success": true, "serviceInfo": {
+            "name": "shop", "groupName": "g", "clusters": "", "cacheMillis": 10_000, "lastRefTime": null,
+            "checksum": "", "allIPs": false, "allIps": false, "reachProtectionThreshold": false, "valid": true,
+            "hosts": [{"instanceId": "10.0.0.1#80#DEFAULT#g@@shop", "ip": "10.0.0.1", "port": 80,
+                "weight": 1.0, "healthy": true, "enabled": true, "ephemeral": true,
+                "clusterName": "DEFAULT", "serviceName": "g@@shop", "metadata": {"zone": "a"},
+                "instanceHeartBeatInterval": 5_000, "instanceHeartBeatTimeOut": 15_000,
+                "ipDeleteTimeout": 30_000, "instanceIdGenerator": "simple"}]}})
+    );
+    let gone = client.ask(&deregister("shop", 80)).await;
+    assert_eq!(
+        gone.body,
+        json!({"resultCode": 200, "errorCode": 0, "success": true, "type": "deregisterInstance"})
+    );
+    assert_eq!(ports(&client.ask(&query("shop")).await.body), [0; 0]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_that_nobody_knows_is_found_empty() {
+    let node = Node::start().await;
+    let mut client = node.client().await;
+    let found = client.ask(&query("none")).await;
+    assert_eq!(found.body["errorCode"], json!(0));
+    assert_eq!(found.body["serviceInfo"]["hosts"], json!([]));
+    assert!(found.body["serviceInfo"]["lastRefTime"].as_i64() > Some(1_600_000_000_000));
+    let gone = client.ask(&deregister("none", 80)).await;
+    assert_eq!(gone.body["resultCode"], json!(200));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_says_all_that_it_keeps_in_a_service() {
+    let node = Node::start().await;
+    let (mut client, mut reader) = (node.client().await, node.client().await);
+    client.ask(&register("shop", 80)).await;
+    client.ask(&register("shop", 81)).await;
+    assert_eq!(
+        ports(&reader.ask(&query("shop")).await.body),
+        [81],
+        "it has moved"
+    );
+    let answer = client.ask(&batch("shop", &[82, 83])).await;
+    assert_eq!(
+        answer.body,
+        json!({"resultCode": 200, "errorCode": 0, "success": true, "type": "batchRegisterInstance"})
+    );
+    assert_eq!(ports(&reader.ask(&query("shop")).await.body), [82, 83]);
+    client.ask(&batch("shop", &[83, 84])).await;
+    assert_eq!(ports(&reader.ask(&query("shop")).await.body), [83, 84]);
+    client.ask(&register("other", 1)).await;
+    drop(client);
+    // What it kept goes with it.
+    while !ports(&reader.ask(&query("shop")).await.body).is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn two_connections_may_keep_one_instance() {
+    let node = Node::start().await;
+    let (mut old, mut new) = (node.client().await, node.client().await);
+    let mut reader = node.client().await;
+    old.ask(&register("shop", 80)).await;
+    new.ask(&register("shop", 80)).await;
+    old.ask(&deregister("shop", 80)).await;
+    assert_eq!(ports(&reader.ask(&query("shop")).await.body), [80]);
+    new.ask(&deregister("shop", 80)).await;
+    assert_eq!(ports(&reader.ask(&query("shop")).await.body), [0; 0]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn names_come_by_pages_and_by_group() {
+    let node = Node::start().await;
+    let mut client = node.client().await;
+    for name in ["c", "a", "d", "b"] {
+        client.ask(&register(name, 80)).await;
+    }
+    client
+        .ask(&InstanceRequest {
+            group_name: "g2".into(),
+            ..register("e", 80)
+        })
+        .await;
+    let answer = client.ask(&list(2, 3)).await;
+    assert_eq!(answer.type_name, "ServiceListResponse");
+    assert_eq!(
+        answer.body,
+        json!({"resultCode": 200, "errorCode": 0, "success": true, "count": 4, "serviceNames": ["d"]})
+    );
+    let all = client.ask(&list(1, 10)).await;
+    assert_eq!(all.body["serviceNames"], json!(["a", "b", "c", "d"]));
+    let beyond = client.ask(&list(9, 10)).await;
+    assert_eq!(beyond.body["serviceNames"], json!([]));
+    assert_eq!(beyond.body["count"], json!(4));
+    let wrong = client.ask(&list(0, 10)).await;
+    assert_eq!(
+        (&wrong.body["errorCode"], &wrong.body["count"]),
+        (&json!(400), &json!(0))
+    );
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_parameters_are_refused() {
+    let node = Node::start().await;
+    let mut client = node.client().await;
+    let mut wrong = vec![register("", 80), register("shop", 80), register("shop", 80)];
+    wrong[1].kind = "dance".into();
+    wrong[2].instance.weight = 10_001.0;
+    wrong.push(InstanceRequest {
+        instance: proto::nacos::naming::Instance {
+            port: 70_000,
+            ..at(80)
+        },
+        ..register("shop", 80)
+    });
+    for request in wrong {
+        let answer = client.ask(&request).await;
+        assert_eq!(
+            (answer.type_name.as_str(), &answer.body["errorCode"]),
+            ("InstanceResponse", &json!(400)),
+            "{request:?}"
+        );
+        assert_eq!(answer.body["type"], json!(""));
+    }
+    let nameless = client.ask(&query("")).await;
+    assert_eq!(nameless.type_name, "ErrorResponse");
+    assert_eq!(nameless.body["errorCode"], json!(400));
+    node.stop().await;
+}
