@@ -11,19 +11,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep, timeout};
 
 use crate::figures::Figures;
-use crate::http::{Connection, encode, write_form, write_request};
-use crate::ports::{self, GRPC_OFFSET};
-use crate::process::{Child, Program, Scratch};
-use crate::run::{CONFIGS, Check, Plan, Work, run};
-
-/// A peer must serve what it acknowledged within this time after its start (Java takes up to a minute).
-const START_PATIENCE: Duration = Duration::from_secs(120);
-
-/// A single question whether a peer serves may take this long.
-const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+use crate::peers::{Peer, Running};
+use crate::process::Scratch;
+use crate::run::{Plan, Work, run};
 
 /// The comparison, as the file says it.
 #[derive(Debug, Clone, Deserialize)]
@@ -54,36 +46,6 @@ pub struct Comparison {
     pub peers: Vec<Peer>,
 }
 
-/// One of those compared: a lone server or a cluster.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Peer {
-    /// Name in the report.
-    pub name: String,
-    /// Its processes, started one after the other.
-    pub nodes: Vec<Node>,
-    /// How closely its answers are looked at; `length` is for the floor.
-    #[serde(default = "default_check")]
-    pub check: Check,
-    /// Counter of syncs in its `/metrics`, if it has one.
-    #[serde(default)]
-    pub sync_metric: String,
-}
-
-/// One process of a peer.
-///
-/// In command and environment these are replaced: `{http}` and `{grpc}` (a free pair), `{spare}` (another
-/// free port), `{dir}` (an empty folder of its own), and `{http.N}`, `{grpc.N}` of the peer's N-th node.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Node {
-    /// Program and arguments.
-    pub command: Vec<String>,
-    /// Its whole environment (besides PATH, HOME and TMPDIR).
-    #[serde(default)]
-    pub environment: BTreeMap<String, String>,
-}
-
 fn default_rounds() -> usize {
     5
 }
@@ -105,17 +67,6 @@ fn default_size() -> usize {
 fn default_keys() -> u32 {
     1000
 }
-fn default_check() -> Check {
-    Check::Content
-}
-
-/// A started peer; its processes end with it.
-struct Running {
-    peer: Peer,
-    addresses: Vec<String>,
-    children: Vec<Child>,
-}
-
 /// All runs of a comparison and what follows from them.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -159,6 +110,20 @@ impl Comparison {
         Ok(comparison)
     }
 
+    /// Keeps these peers only, by name; all if none is named. Fails if one is not there.
+    pub fn keep(&mut self, names: &[String]) -> anyhow::Result<()> {
+        for name in names {
+            anyhow::ensure!(
+                self.peers.iter().any(|peer| peer.name == *name),
+                "there is no peer {name:?} among {:?}",
+                self.peers.iter().map(|peer| &peer.name).collect::<Vec<_>>()
+            );
+        }
+        self.peers
+            .retain(|peer| names.is_empty() || names.contains(&peer.name));
+        Ok(())
+    }
+
     /// Starts the peers, lets them take turns, and reports. `tell` gets a line per run as it happens.
     pub async fn run(&self, scratch: &Scratch, mut tell: impl FnMut(&str)) -> anyhow::Result<Report> {
         let mut running = Vec::new();
@@ -197,7 +162,7 @@ impl Comparison {
             rate: None,
             check: running.peer.check,
             seed: round as u64 + 1,
-            pids: running.children.iter().map(Child::pid).collect(),
+            pids: running.pids(),
             sync_metric: running.peer.sync_metric.clone(),
         }
     }
@@ -274,142 +239,9 @@ impl Report {
     }
 }
 
-impl Running {
-    /// Starts the nodes one after the other, each once the one before serves what it acknowledged.
-    async fn start(peer: &Peer, directory: &Path) -> anyhow::Result<Self> {
-        let ports = ports::pairs(peer.nodes.len() * 2)?;
-        let http: Vec<u16> = ports.iter().copied().step_by(2).collect();
-        let mut running = Self {
-            peer: peer.clone(),
-            addresses: Vec::new(),
-            children: Vec::new(),
-        };
-        for (number, node) in peer.nodes.iter().enumerate() {
-            let own = directory.join(format!("node{}", number + 1));
-            std::fs::create_dir_all(&own)?;
-            let fill = |text: &String| fill(text, number, &http, ports[number * 2 + 1], &own);
-            let mut words = node.command.iter().map(fill);
-            let path = words.next().context("a node's command is empty")?;
-            // A path relative to where the harness was called; a bare name is looked up on the PATH.
-            let path = if path.contains('/') {
-                std::fs::canonicalize(&path).with_context(|| format!("find {path}"))?
-            } else {
-                path.into()
-            };
-            let program = Program {
-                path,
-                arguments: words.map(Into::into).collect(),
-                environment: node
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (name.clone(), fill(value)))
-                    .collect(),
-                directory: own.clone(),
-                output: own.join("output.log"),
-            };
-            running.children.push(program.start()?);
-            running.addresses.push(format!("127.0.0.1:{}", http[number]));
-            let address = running.addresses[number].clone();
-            let served = wait_until_it_serves(&address, peer.check, || running.still_alive()).await;
-            served.with_context(|| format!("node {}", number + 1))?;
-        }
-        Ok(running)
-    }
-
-    fn still_alive(&mut self) -> anyhow::Result<()> {
-        for (number, child) in self.children.iter_mut().enumerate() {
-            if let Some(status) = child.ended()? {
-                let how = crate::process::describe(status);
-                anyhow::bail!(
-                    "{}: node {} ended ({how}); it said:\n{}",
-                    self.peer.name,
-                    number + 1,
-                    child.said()
-                );
-            }
-        }
-        Ok(())
-    }
-}
-
-fn fill(text: &str, number: usize, http: &[u16], spare: u16, directory: &Path) -> String {
-    let mut out = text
-        .replace("{http}", &http[number].to_string())
-        .replace("{grpc}", &(http[number] + GRPC_OFFSET).to_string())
-        .replace("{spare}", &spare.to_string())
-        .replace("{dir}", &directory.to_string_lossy());
-    for (other, port) in http.iter().enumerate() {
-        out = out
-            .replace(&format!("{{http.{}}}", other + 1), &port.to_string())
-            .replace(
-                &format!("{{grpc.{}}}", other + 1),
-                &(port + GRPC_OFFSET).to_string(),
-            );
-    }
-    out
-}
-
-/// Waits until the address gives back what it acknowledged; fails after two minutes, or as soon as
-/// `alive`, asked before each try, fails.
-pub async fn wait_until_it_serves(
-    address: &str,
-    check: Check,
-    mut alive: impl FnMut() -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let deadline = Instant::now() + START_PATIENCE;
-    let mut last = String::new();
-    while Instant::now() < deadline {
-        alive()?;
-        match timeout(PROBE_PATIENCE, serves(address, check)).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => last = error.to_string(),
-            Err(_) => last = format!("no answer within {} s", PROBE_PATIENCE.as_secs()),
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-    anyhow::bail!("{address} does not serve what it acknowledges: {last}")
-}
-
-/// Publishes one config and reads it back: r-nacos may acknowledge what it does not serve.
-async fn serves(address: &str, check: Check) -> anyhow::Result<()> {
-    let mut connection = Connection::open(address.parse()?).await?;
-    let mut request = Vec::new();
-    let form = encode(&[
-        ("dataId", "loadtest.probe"),
-        ("group", "loadtest"),
-        ("content", "here"),
-    ]);
-    write_form(&mut request, "POST", address, CONFIGS, form.as_bytes());
-    let answer = connection.exchange(&request).await?;
-    anyhow::ensure!(
-        answer.status == 200 && answer.body == b"true",
-        "publish: {} {}",
-        answer.status,
-        answer.text()
-    );
-    let query = encode(&[("dataId", "loadtest.probe"), ("group", "loadtest")]);
-    write_request(&mut request, "GET", address, &format!("{CONFIGS}?{query}"));
-    let answer = connection.exchange(&request).await?;
-    let right = check == Check::Length || answer.body == b"here";
-    anyhow::ensure!(
-        answer.status == 200 && right,
-        "read back: {} {}",
-        answer.status,
-        answer.text()
-    );
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn placeholders_name_own_and_other_ports() {
-        let text = "{http} {grpc} {spare} {dir} {http.1} {grpc.1}";
-        let filled = fill(text, 1, &[20000, 22000], 24000, Path::new("/x"));
-        assert_eq!(filled, "22000 23000 24000 /x 20000 21000");
-    }
 
     #[test]
     fn a_misspelt_field_is_an_error() {

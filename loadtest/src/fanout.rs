@@ -4,6 +4,7 @@
 //! Every client is a connection of its own, as SDKs are. One publish at a time: the next one goes out once
 //! all were told of the last, or are given up.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::figures::{Latency, histogram, record};
-use crate::grpc::{OnPush, Sdk, beside, understood, wait_until_open};
+use crate::grpc::{OnPush, Sdk, beside, silent, understood, wait_until_open};
 use crate::procfs;
 use crate::run::{GROUP, resolve};
 use crate::sessions::open_many;
@@ -134,7 +135,7 @@ pub async fn run(plan: &FanoutPlan) -> anyhow::Result<FanoutFigures> {
     });
     let before = rss(plan)?;
     let slots: Arc<Vec<Slot>> = Arc::new((0..plan.clients).map(|_| Slot::default()).collect());
-    let mut publisher = Sdk::open(beside(http[0]), Arc::new(|_| {})).await?;
+    let mut publisher = Sdk::open(beside(http[0]), silent()).await?;
     // Held until the end: a dropped connection is no listener any more.
     let _clients = listeners(plan, &http, &board, &slots).await?;
     let held = rss(plan)?;
@@ -174,14 +175,10 @@ pub async fn run(plan: &FanoutPlan) -> anyhow::Result<FanoutFigures> {
     })
 }
 
-impl FanoutFigures {
-    /// One line for people.
-    #[must_use]
-    pub fn line(&self) -> String {
-        let optional = |value: Option<f64>, unit: &str| {
-            value.map_or_else(String::new, |value| format!("  {value:.1} {unit}"))
-        };
-        let mut line = format!(
+impl fmt::Display for FanoutFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
             "{:<24} fanout {:>6} clients  told p50 {} p99 {} µs  last p50 {} max {} µs  publish p50 {} µs",
             self.name,
             self.clients,
@@ -190,13 +187,14 @@ impl FanoutFigures {
             self.last_us.p50,
             self.last_us.max,
             self.publish_us.p50
-        );
-        line += &optional(self.server_cpu_us_per_push, "µs CPU/push");
-        line += &optional(self.server_kib_per_client, "KiB/client");
-        if self.missing + self.repeated > 0 {
-            line += &format!("  MISSING {} REPEATED {}", self.missing, self.repeated);
+        )?;
+        if let (Some(cpu), Some(kib)) = (self.server_cpu_us_per_push, self.server_kib_per_client) {
+            write!(f, "  {cpu:.1} µs CPU/push  {kib:.1} KiB/client")?;
         }
-        line
+        if self.missing + self.repeated > 0 {
+            write!(f, "  MISSING {} REPEATED {}", self.missing, self.repeated)?;
+        }
+        Ok(())
     }
 }
 

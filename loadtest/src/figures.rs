@@ -92,7 +92,7 @@ impl Errors {
 pub struct Figures {
     /// Whom it is about; the address unless a name was given.
     pub name: String,
-    /// `write`, `read`, `grpc-write`, `grpc-read` or `grpc-beat`.
+    /// As [`Work::name`](crate::work::Work::name) has it.
     pub work: &'static str,
     /// Connections, each with one request in flight.
     pub connections: usize,
@@ -164,7 +164,7 @@ impl Figures {
             value.map_or_else(String::new, |value| format!("  {value:.1} {unit}"))
         };
         let mut line = format!(
-            "{:<24} {:<10} {:>4} conns {:>9.0}/s  p50 {} p99 {} max {} µs",
+            "{:<24} {:<13} {:>4} conns {:>9.0}/s  p50 {} p99 {} max {} µs",
             self.name,
             self.work,
             self.connections,

@@ -2,9 +2,10 @@
 //! append + fdatasync.
 //!
 //! What a real server costs *above this* is its own doing. The floor is fixed: it is not made slower to
-//! look better beside it. It answers the paths of config publish and get and knows nothing else: GET
-//! gives the same content of a given size always, POST is answered `true` once its body is on disk. The
-//! same over gRPC on the port 1,000 above (`floor_grpc`).
+//! look better beside it. It answers the paths of config publish and get and of register, beat and list, and
+//! knows nothing else: a config's GET gives the same content of a given size always, its POST is answered
+//! `true` once its body is on disk; registrations and beats are taken without a look, and every service
+//! has the same ten instances. The same over gRPC on the port 1,000 above (`floor_grpc`).
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
@@ -26,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::floor_grpc::{self, Answers};
+use crate::naming::{INSTANCE, list_json};
 use crate::ports::GRPC_OFFSET;
 use crate::run::CONFIGS;
 
@@ -34,6 +36,12 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// Writes waiting for the log thread at most; beyond it the connection waits, as its client does.
 const QUEUE_MAX: usize = 64 << 10;
+
+/// Instances of every service.
+pub(crate) const INSTANCES: u32 = 10;
+
+/// What beats are answered.
+const BEAT: &[u8] = b"{\"clientBeatInterval\":5000,\"code\":10200,\"lightBeatEnabled\":true}";
 
 /// A write on its way to the disk.
 struct Write {
@@ -44,6 +52,8 @@ struct Write {
 /// What all connections share.
 pub(crate) struct Floor {
     content: Bytes,
+    /// The list of every service.
+    list: Bytes,
     log: mpsc::SyncSender<Write>,
     syncs: Arc<AtomicU64>,
 }
@@ -67,6 +77,7 @@ pub async fn serve(port: u16, directory: &Path, content_bytes: usize, sync: bool
         .spawn(move || write_log(file, &queue, sync, &counter))?;
     let floor = Arc::new(Floor {
         content: Bytes::from(vec![b'x'; content_bytes]),
+        list: Bytes::from(list_json("floor", 0..INSTANCES)),
         log,
         syncs,
     });
@@ -118,6 +129,17 @@ fn write_log(mut file: File, queue: &mpsc::Receiver<Write>, sync: bool, syncs: &
 
 async fn answer(floor: Arc<Floor>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let path_is_configs = request.uri().path() == CONFIGS;
+    if let Some(below) = request.uri().path().strip_prefix(INSTANCE) {
+        return Ok(match (request.method().clone(), below) {
+            (Method::GET, "/list") => text(StatusCode::OK, floor.list.clone()),
+            (Method::PUT, "/beat") => text(StatusCode::OK, Bytes::from_static(BEAT)),
+            (Method::POST, "") => match request.into_body().collect().await {
+                Ok(_) => text(StatusCode::OK, Bytes::from_static(b"ok")),
+                Err(_) => text(StatusCode::BAD_REQUEST, Bytes::new()),
+            },
+            _ => text(StatusCode::NOT_FOUND, Bytes::new()),
+        });
+    }
     Ok(match (request.method(), path_is_configs) {
         (&Method::GET, true) => text(StatusCode::OK, floor.content.clone()),
         (&Method::POST, true) => {
@@ -154,6 +176,7 @@ impl Floor {
         });
         Self {
             content: Bytes::new(),
+            list: Bytes::new(),
             log,
             syncs: Arc::default(),
         }

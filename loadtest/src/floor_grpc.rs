@@ -1,7 +1,7 @@
 //! The floor over gRPC: bare h2, the payload decoded, a ready-made answer.
 //!
-//! As [`floor`](crate::floor) it is fixed. It answers server check, health check, query and publish, takes
-//! setups, and pushes nothing.
+//! As [`floor`](crate::floor) it is fixed. It answers server check, health check, query and publish of configs,
+//! registration and query of services, takes setups, and pushes nothing.
 
 use std::sync::Arc;
 
@@ -13,13 +13,17 @@ use proto::grpc::FrameDecoder;
 use proto::nacos::config::{
     ConfigPublishRequest, ConfigPublishResponse, ConfigQueryRequest, ConfigQueryResponse,
 };
+use proto::nacos::naming::{
+    Instance, InstanceRequest, InstanceResponse, QueryServiceResponse, ServiceInfo, ServiceQueryRequest,
+};
 use proto::nacos::remote::{
     ErrorResponse, HealthCheckRequest, HealthCheckResponse, ServerCheckRequest, ServerCheckResponse,
 };
 use proto::nacos::{self, Message as _, Payload, Response as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::floor::Floor;
+use crate::floor::{Floor, INSTANCES};
+use crate::naming::{GROUP, PORT, REGISTER, ip};
 
 /// The answers, encoded once.
 pub(crate) struct Answers {
@@ -28,6 +32,8 @@ pub(crate) struct Answers {
     health: Bytes,
     query: Bytes,
     published: Bytes,
+    registered: Bytes,
+    hosts: Bytes,
     failed: Bytes,
     unknown: Bytes,
 }
@@ -46,8 +52,18 @@ impl Answers {
             last_modified: 1_763_802_000_123,
             ..ConfigQueryResponse::ok()
         };
+        let registered = InstanceResponse {
+            kind: REGISTER.into(),
+            ..InstanceResponse::ok()
+        };
+        let hosts = QueryServiceResponse {
+            service_info: Some(service()),
+            ..QueryServiceResponse::ok()
+        };
         Self {
             floor,
+            registered: nacos::frame(&registered),
+            hosts: nacos::frame(&hosts),
             check: nacos::frame(&check),
             health: nacos::frame(&HealthCheckResponse::ok()),
             query: nacos::frame(&query),
@@ -55,6 +71,24 @@ impl Answers {
             failed: nacos::frame(&ErrorResponse::with_code(500, "the log cannot be written")),
             unknown: nacos::frame(&ErrorResponse::with_code(302, "no handler")),
         }
+    }
+}
+
+/// What every query is answered.
+fn service() -> ServiceInfo<'static> {
+    let instance = |number| Instance {
+        instance_id: format!("{}#{PORT}#DEFAULT#{GROUP}@@floor", ip(number)).into(),
+        ip: ip(number).to_string().into(),
+        port: PORT.into(),
+        service_name: format!("{GROUP}@@floor").into(),
+        ..Default::default()
+    };
+    ServiceInfo {
+        name: "floor".into(),
+        group_name: GROUP.into(),
+        hosts: (0..INSTANCES).map(instance).collect(),
+        last_ref_time: 1_763_802_000_123,
+        ..Default::default()
     }
 }
 
@@ -132,6 +166,8 @@ async fn answer_to(message: Bytes, answers: &Answers) -> Bytes {
     let answer = match payload.type_name() {
         HealthCheckRequest::TYPE => &answers.health,
         ConfigQueryRequest::TYPE => &answers.query,
+        InstanceRequest::TYPE => &answers.registered,
+        ServiceQueryRequest::TYPE => &answers.hosts,
         ServerCheckRequest::TYPE => &answers.check,
         ConfigPublishRequest::TYPE => {
             let body = Bytes::copy_from_slice(payload.json());

@@ -21,7 +21,7 @@ use proto::nacos::remote::{
     ClientDetectionResponse, ConnectResetResponse, ConnectionSetupRequest, HealthCheckRequest,
     HealthCheckResponse, ServerCheckRequest, ServerCheckResponse,
 };
-use proto::nacos::{self, Message as _, Payload, SUCCESS, Text, config, remote};
+use proto::nacos::{self, Message as _, Payload, SUCCESS, Text, config, naming, remote};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
@@ -41,6 +41,12 @@ const REGISTER_POLL: Duration = Duration::from_millis(5);
 
 /// Called with every push, before it is answered. Must not block.
 pub type OnPush = Arc<dyn Fn(&Payload) + Send + Sync>;
+
+/// What does nothing with pushes; they are answered all the same.
+#[must_use]
+pub fn silent() -> OnPush {
+    Arc::new(|_| {})
+}
 
 /// Why a call gave no answer. Whether it was carried out is unknown.
 #[derive(Debug)]
@@ -304,6 +310,7 @@ fn answer_to(push: &Payload) -> Option<Bytes> {
         remote::ClientDetectionRequest::TYPE => Some(ok::<ClientDetectionResponse<'_>>(id)),
         remote::ConnectResetRequest::TYPE => Some(ok::<ConnectResetResponse<'_>>(id)),
         config::ConfigChangeNotifyRequest::TYPE => Some(ok::<config::ConfigChangeNotifyResponse<'_>>(id)),
+        naming::NotifySubscriberRequest::TYPE => Some(ok::<naming::NotifySubscriberResponse<'_>>(id)),
         _ => None,
     }
 }
@@ -315,7 +322,7 @@ pub async fn wait_until_open(http: &[SocketAddr]) -> anyhow::Result<()> {
     for address in http {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let opened = Sdk::open(beside(*address), Arc::new(|_| {}));
+            let opened = Sdk::open(beside(*address), silent());
             match tokio::time::timeout(PATIENCE, opened).await {
                 Ok(Ok(_)) => break,
                 Ok(Err(error)) if Instant::now() > deadline => {

@@ -1,7 +1,6 @@
 //! One connection's part in a run over gRPC: what is asked and how the answer is looked at.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use proto::nacos::Payload;
 use proto::nacos::config::{
@@ -10,8 +9,8 @@ use proto::nacos::config::{
 use proto::nacos::remote::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::content::Contents;
-use crate::grpc::{CallError, Sdk, understood};
-use crate::run::{Check, GROUP, Problem, Work};
+use crate::grpc::{CallError, Sdk, silent, understood};
+use crate::run::{Check, GROUP, Problem, Work, refused};
 
 /// The gRPC connection of one client of a run; dialled when needed.
 #[derive(Debug)]
@@ -40,6 +39,16 @@ impl Line {
         self.sdk = None;
     }
 
+    /// The connection, dialled now if there is none of use.
+    pub(crate) async fn sdk(&mut self) -> Result<&mut Sdk, Problem> {
+        if self.sdk.as_ref().is_none_or(|sdk| !sdk.usable()) {
+            self.sdk = Some(Sdk::open(self.address, silent()).await?);
+        }
+        self.sdk
+            .as_mut()
+            .ok_or_else(|| Problem::Broken("no connection".into()))
+    }
+
     /// Does it once. `content` is what a write stores.
     pub(crate) async fn once(
         &mut self,
@@ -48,12 +57,7 @@ impl Line {
         content: &[u8],
         expected: Expected<'_>,
     ) -> Result<(), Problem> {
-        if self.sdk.as_ref().is_none_or(|sdk| !sdk.usable()) {
-            self.sdk = Some(Sdk::open(self.address, Arc::new(|_| {})).await?);
-        }
-        let Some(sdk) = self.sdk.as_mut() else {
-            return Err(Problem::Broken("no connection".into()));
-        };
+        let sdk = self.sdk().await?;
         match work {
             Work::GrpcWrite => {
                 let request = ConfigPublishRequest {
@@ -69,7 +73,7 @@ impl Line {
                 let answer = sdk.ask(&HealthCheckRequest::default()).await?;
                 understood::<HealthCheckResponse<'_>>(&answer).map_err(refused)?;
             }
-            Work::GrpcRead | Work::Write | Work::Read => {
+            _ => {
                 let request = ConfigQueryRequest {
                     data_id: data_id.into(),
                     group: GROUP.into(),
@@ -98,10 +102,6 @@ impl Expected<'_> {
         let shown = String::from_utf8_lossy(shown);
         Err(Problem::Wrong(format!("an unexpected answer: {shown}")))
     }
-}
-
-fn refused(error: CallError) -> Problem {
-    Problem::Refused(error.to_string())
 }
 
 impl From<CallError> for Problem {

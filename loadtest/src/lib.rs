@@ -13,8 +13,10 @@
 //! - [`metrics`]: what a server tells of itself;
 //! - [`fanout`]: how soon listeners are told; [`sessions`]: many idle connections;
 //! - [`footprint`]: memory and disk of a node that holds many configs;
+//! - [`naming`]: instances, how soon subscribers are told of them, and what a hundred thousand of them take;
 //! - [`run`]: closed and open loops; [`figures`]: what they measured, as text and as JSON;
-//! - [`floor`]: the least a server can do, to compare with; [`compare`]: peers taking turns.
+//! - [`floor`]: the least a server can do, to compare with; [`peers`]: servers started by a description;
+//!   [`compare`]: peers taking turns.
 
 pub mod compare;
 pub mod content;
@@ -27,9 +29,13 @@ pub mod grpc;
 mod grpc_work;
 pub mod http;
 pub mod metrics;
+pub mod naming;
+pub mod peers;
 pub mod ports;
 pub mod process;
 pub mod procfs;
 pub mod run;
 pub mod sessions;
 mod stored;
+pub mod traffic;
+pub mod work;

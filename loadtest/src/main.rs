@@ -1,4 +1,5 @@
-//! `loadtest`: load over HTTP and gRPC, listeners, idle connections, the floor server, peers side by side.
+//! `loadtest`: load over HTTP and gRPC, listeners, subscribers, idle connections, the floor server, peers side by
+//! side.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,14 +8,17 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
-use loadtest::compare::{Comparison, wait_until_it_serves};
+use loadtest::compare::Comparison;
 use loadtest::fanout::{self, FanoutPlan};
 use loadtest::floor;
 use loadtest::footprint::{self, Footprint};
+use loadtest::peers::wait_until_it_serves;
 use loadtest::ports;
 use loadtest::process::{Child, Program, Scratch, describe};
 use loadtest::run::{Check, Plan, Work, run};
 use loadtest::sessions::{IdlePlan, idle};
+
+mod naming_cli;
 
 /// Load against any Nacos-compatible server, every answer checked.
 #[derive(Debug, Parser)]
@@ -29,10 +33,19 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Publish and read configs over HTTP and gRPC, and send heartbeats.
-    Config(ConfigArguments),
+    /// Publish and read configs, register, beat for and ask for instances, over HTTP and gRPC.
+    #[command(visible_alias = "config")]
+    Run(ConfigArguments),
     /// Let many gRPC clients listen on one config, publish it, and time until each is told.
     Fanout(FanoutArguments),
+    /// Let many gRPC clients subscribe to one service, change an instance, and time until each is told.
+    Push(naming_cli::PushArguments),
+    /// Restart the instances of a service one after the other, and count what its subscribers are told.
+    Storm(naming_cli::StormArguments),
+    /// Register many instances, keep them alive, and see what they take; restart a node of several.
+    Fill(naming_cli::FillArguments),
+    /// Register on each node of several in turn, and time until the others have it.
+    Spread(naming_cli::SpreadArguments),
     /// Hold idle gRPC connections with heartbeats and churn, and look at the server's memory.
     Idle(IdleArguments),
     /// Publish many configs once and see what memory and disk a node takes to hold them.
@@ -186,6 +199,15 @@ struct FloorArguments {
 struct CompareArguments {
     /// The comparison, in JSON.
     file: PathBuf,
+    /// Only these kinds of work, instead of the file's.
+    #[arg(long, value_enum)]
+    work: Vec<Work>,
+    /// Only these peers, by name.
+    #[arg(long)]
+    peer: Vec<String>,
+    /// Rounds, instead of the file's.
+    #[arg(long)]
+    rounds: Option<usize>,
     /// Where the peers' folders are made; the system's temporary folder if not given.
     #[arg(long)]
     scratch: Option<PathBuf>,
@@ -202,7 +224,11 @@ fn main() -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         match arguments.command {
-            Command::Config(config) => Box::pin(load(config)).await,
+            Command::Run(config) => Box::pin(load(config)).await,
+            Command::Push(push) => Box::pin(naming_cli::push(push)).await,
+            Command::Storm(storm) => Box::pin(naming_cli::storm(storm)).await,
+            Command::Fill(fill) => Box::pin(naming_cli::fill(fill)).await,
+            Command::Spread(spread) => Box::pin(naming_cli::spread(spread)).await,
             Command::Fanout(fanout) => Box::pin(fan_out(fanout)).await,
             Command::Idle(idle) => Box::pin(hold(idle)).await,
             Command::Footprint(arguments) => Box::pin(take_footprint(arguments)).await,
@@ -258,7 +284,7 @@ async fn fan_out(arguments: FanoutArguments) -> anyhow::Result<()> {
         say(&if arguments.target.json {
             serde_json::to_string(&figures)?
         } else {
-            figures.line()
+            figures.to_string()
         })?;
     }
     anyhow::ensure!(missing == 0, "{missing} clients were not told");
@@ -436,7 +462,12 @@ fn lone_node(server: &Path, port: u16, scratch: &Scratch) -> anyhow::Result<Prog
 }
 
 async fn side_by_side(arguments: CompareArguments) -> anyhow::Result<()> {
-    let comparison = Comparison::load(&arguments.file)?;
+    let mut comparison = Comparison::load(&arguments.file)?;
+    comparison.keep(&arguments.peer)?;
+    if !arguments.work.is_empty() {
+        comparison.work = arguments.work;
+    }
+    comparison.rounds = arguments.rounds.unwrap_or(comparison.rounds).max(1);
     let scratch = Scratch::new(arguments.scratch.as_deref(), "loadtest-compare")?;
     let report = comparison
         .run(&scratch, |line| drop(writeln!(std::io::stderr(), "{line}")))

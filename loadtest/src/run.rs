@@ -1,4 +1,4 @@
-//! Closed and open loops over config write and read.
+//! Closed and open loops over configs and instances.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -11,12 +11,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::content::{Contents, Dice};
 use crate::figures::{Errors, Figures, Latency, Spent, histogram, record};
-use crate::grpc;
+use crate::grpc::{self, CallError};
 use crate::grpc_work::{Expected, Line};
 use crate::http::{Connection, ExchangeError, encode, push_pair, write_form, write_request};
 use crate::metrics::metric;
+use crate::naming::work::{self as naming, Part};
 use crate::procfs;
 use crate::stored::{publish_all, read_back};
+pub use crate::work::{Check, Work};
 
 /// Path of config publish and get on every Nacos-compatible server.
 pub const CONFIGS: &str = "/nacos/v1/cs/configs";
@@ -29,58 +31,6 @@ pub(crate) const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Pause after a broken connection, so that a dead server is not dialled in a tight loop.
 pub(crate) const REDIAL: Duration = Duration::from_millis(20);
-
-/// What is done again and again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Work {
-    /// Publish over HTTP: each connection writes its own keys in turn, every time another content.
-    Write,
-    /// Get over HTTP: random keys of those published before the run.
-    Read,
-    /// Publish over gRPC; what was acknowledged is looked for over HTTP.
-    GrpcWrite,
-    /// Query over gRPC.
-    GrpcRead,
-    /// Health check over gRPC: what an idle client sends.
-    GrpcBeat,
-}
-
-impl Work {
-    /// As it is written on the command line and in reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Write => "write",
-            Self::Read => "read",
-            Self::GrpcWrite => "grpc-write",
-            Self::GrpcRead => "grpc-read",
-            Self::GrpcBeat => "grpc-beat",
-        }
-    }
-
-    fn is_grpc(self) -> bool {
-        matches!(self, Self::GrpcWrite | Self::GrpcRead | Self::GrpcBeat)
-    }
-
-    fn is_write(self) -> bool {
-        matches!(self, Self::Write | Self::GrpcWrite)
-    }
-
-    fn is_read(self) -> bool {
-        matches!(self, Self::Read | Self::GrpcRead)
-    }
-}
-
-/// How closely the answers to reads are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Check {
-    /// Every byte; and acknowledged writes are read back on every address after the run.
-    Content,
-    /// Status and length only: for the floor server, which stores nothing it could give back.
-    Length,
-}
 
 /// A run.
 #[derive(Debug, Clone)]
@@ -131,6 +81,10 @@ struct Tally {
     errors: Errors,
     /// Last acknowledged version of each own key, by its place in the connection's ring; 0 = none.
     acknowledged: Vec<u32>,
+    /// What it registered.
+    part: Part,
+    /// Kept until what was registered over it has been looked for.
+    line: Option<Line>,
 }
 
 /// Carries out the plan and returns its figures. Fails only if it could not be carried out at all;
@@ -144,6 +98,11 @@ pub async fn run(plan: Plan) -> anyhow::Result<Figures> {
     if plan.work.is_grpc() {
         grpc::wait_until_open(&addresses).await?;
     }
+    // Held until the end: it owns what is asked for.
+    let _prepared = match plan.work.is_naming() {
+        true => naming::prepare(&plan, &addresses).await?,
+        false => naming::Prepared::default(),
+    };
     let start = Instant::now();
     let end = start + plan.warm_up + plan.duration;
     let shared = Arc::new(Shared {
@@ -176,13 +135,15 @@ pub async fn run(plan: Plan) -> anyhow::Result<Figures> {
         let acknowledged = acknowledged(&shared.plan, &tallies);
         lost = read_back(&shared.plan, &shared.addresses, &shared.contents, &acknowledged).await?;
     }
-    Ok(figures(
-        &shared,
-        &tallies,
-        seconds,
-        difference(before, after),
-        lost,
-    ))
+    if shared.plan.work.is_register() && shared.plan.check == Check::Content {
+        let parts = tallies.iter().map(|tally| &tally.part);
+        lost = naming::look_back(&shared.plan, &shared.addresses, parts).await?;
+    }
+    let figures = figures(&shared, &tallies, seconds, difference(before, after), lost);
+    // Connections go first, and with them what they own.
+    let parts = tallies.into_iter().map(|tally| tally.part).collect();
+    naming::clear(&shared.plan, &shared.addresses, parts).await?;
+    Ok(figures)
 }
 
 /// The socket address of each `host:port`.
@@ -319,6 +280,8 @@ impl Client {
                 operations: 0,
                 errors: Errors::default(),
                 acknowledged: vec![0; ring],
+                part: Part::new(&shared.plan, number, &shared.plan.addresses[node]),
+                line: None,
             },
             begun: 0,
             shared,
@@ -341,6 +304,7 @@ impl Client {
             };
             self.account(outcome, due, version).await;
         }
+        self.tally.line = Some(self.line);
         self.tally
     }
 
@@ -373,9 +337,6 @@ impl Client {
 
     fn choose(&mut self) -> (u32, u32) {
         match self.shared.plan.work {
-            Work::Read | Work::GrpcRead | Work::GrpcBeat => {
-                (self.dice.roll() as u32 % self.shared.plan.keys.max(1), 0)
-            }
             Work::Write | Work::GrpcWrite => {
                 let ring = u32::try_from(self.tally.acknowledged.len()).unwrap_or(1).max(1);
                 (
@@ -383,6 +344,7 @@ impl Client {
                     self.begun / ring + 1,
                 )
             }
+            _ => (self.dice.roll() as u32 % self.shared.plan.keys.max(1), 0),
         }
     }
 
@@ -393,6 +355,11 @@ impl Client {
 
     async fn once_over_grpc(&mut self, key: u32, version: u32) -> Result<(), Problem> {
         let Shared { plan, contents, .. } = &*self.shared;
+        if plan.work.is_naming() {
+            let sdk = self.line.sdk().await?;
+            let roll = self.dice.roll() as u32;
+            return self.tally.part.over_grpc(sdk, self.begun, roll).await;
+        }
         self.content.clear();
         if plan.work.is_write() {
             contents.write(key, version, &mut self.content);
@@ -427,6 +394,10 @@ impl Client {
             return Err(Problem::Broken("no connection".into()));
         };
         let Shared { plan, contents, .. } = &*self.shared;
+        if plan.work.is_naming() {
+            let roll = self.dice.roll() as u32;
+            return self.tally.part.over_http(connection, self.begun, roll).await;
+        }
         match plan.work.is_write() {
             true => {
                 self.content.clear();
@@ -489,6 +460,16 @@ pub(crate) enum Problem {
     Broken(String),
 }
 
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(words) => write!(f, "refused: {words}"),
+            Self::Wrong(words) => write!(f, "wrong: {words}"),
+            Self::Broken(words) => write!(f, "broken: {words}"),
+        }
+    }
+}
+
 impl Problem {
     fn count(self, errors: &mut Errors) {
         let (counter, words) = match self {
@@ -501,13 +482,18 @@ impl Problem {
     }
 }
 
+/// An answer that is no success.
+pub(crate) fn refused(error: CallError) -> Problem {
+    Problem::Refused(error.to_string())
+}
+
 impl From<ExchangeError> for Problem {
     fn from(error: ExchangeError) -> Self {
         Self::Broken(error.to_string())
     }
 }
 
-fn expect(status: u16, body: &[u8], right: bool) -> Result<(), Problem> {
+pub(crate) fn expect(status: u16, body: &[u8], right: bool) -> Result<(), Problem> {
     let shown = || String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
     match (status, right) {
         (200, true) => Ok(()),
@@ -570,14 +556,12 @@ pub(crate) fn get_request(request: &mut Vec<u8>, authority: &str, plan: &Plan, k
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(connections: usize, keys: u32) -> Plan {
-        Plan {
+impl Plan {
+    pub(crate) fn for_test(work: Work, connections: usize, keys: u32) -> Self {
+        Self {
             name: "test".into(),
             addresses: vec!["127.0.0.1:1".into()],
-            work: Work::Write,
+            work,
             connections,
             duration: Duration::ZERO,
             warm_up: Duration::ZERO,
@@ -590,11 +574,16 @@ mod tests {
             sync_metric: "syncs".into(),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn no_two_connections_write_the_same_key() {
         for (connections, keys) in [(1, 1), (3, 10), (32, 1000), (7, 7), (8, 3)] {
-            let plan = plan(connections, keys);
+            let plan = Plan::for_test(Work::Write, connections, keys);
             let mut all: Vec<u32> = (0..connections)
                 .flat_map(|number| (0..ring_length(&plan, number)).map(move |place| (number, place)))
                 .map(|(number, place)| own_key(&plan, number, u32::try_from(place).expect("small")))

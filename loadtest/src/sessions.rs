@@ -15,7 +15,7 @@ use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use crate::content::Dice;
 use crate::figures::{Latency, histogram, record};
-use crate::grpc::{OnPush, Sdk, beside, understood, wait_until_open};
+use crate::grpc::{OnPush, Sdk, beside, silent, understood, wait_until_open};
 use crate::procfs::{self, Usage};
 use crate::run::resolve;
 
@@ -177,10 +177,6 @@ pub async fn idle(plan: &IdlePlan, mut tell: impl FnMut(&IdleFigures)) -> anyhow
             return Ok(figures);
         }
     }
-}
-
-fn silent() -> OnPush {
-    Arc::new(|_| {})
 }
 
 /// Connections with their heartbeats, one task each.

@@ -131,7 +131,7 @@ async fn find(
 }
 
 /// Runs the futures side by side on this task and returns their results, or the first error.
-async fn join_all<T, F>(futures: impl Iterator<Item = F>) -> anyhow::Result<Vec<T>>
+pub(crate) async fn join_all<T, F>(futures: impl Iterator<Item = F>) -> anyhow::Result<Vec<T>>
 where
     F: Future<Output = anyhow::Result<T>>,
 {
