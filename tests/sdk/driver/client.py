@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -91,6 +92,26 @@ class Client:
                 if self._ended or left <= 0:
                     return None
                 self._changed.wait(left)
+
+    def wait_for(self, holds, within):
+        """Whether `holds` became true in time; asked again at each event."""
+        deadline = time.monotonic() + within
+        with self._changed:
+            while not holds():
+                left = deadline - time.monotonic()
+                if self._ended or left <= 0:
+                    return False
+                self._changed.wait(left)
+        return True
+
+    def kill(self):
+        """kill -9 of the program and of what it started."""
+        for pid in family(self.process.pid):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
 
     def close(self):
         if self.process.poll() is None:

@@ -48,6 +48,7 @@ class Run:
         self.notes = []
         self.heard = []
         self.clients = []
+        self.others = []
 
     def node(self, number):
         return self.cluster.nodes[number % len(self.cluster.nodes)]
@@ -60,6 +61,17 @@ class Run:
         client.connect(servers or [self.node(node).address], namespace)
         self.clients.append(client)
         return client
+
+    def folder(self, name):
+        """For a process of the case's own."""
+        return os.path.join(self.cluster.scratch, "..", f"{self.name}-{name}-{next(self._numbers)}")
+
+    def another(self, name):
+        """Another process of the same SDK: one that can be killed."""
+        scratch = self.folder(name)
+        process = Client(self.sdk.command(scratch), scratch)
+        self.others.append(process)
+        return process
 
     def settle(self, *clients, keys=0):
         """Until listeners that were just added have reached the server.
@@ -75,13 +87,13 @@ class Run:
         for key in keys:
             self.cluster.publish(key.data_id, key.group, content)
 
-    def seat(self, client):
+    def seat(self, client, process=None):
         """The node that the client is connected to; the one with most connections when it is several."""
         found = collections.Counter()
         ports = {}
         for node in self.cluster.nodes:
             ports[node.http] = ports[node.grpc] = node
-        for port in self.process.ports():
+        for port in (process or self.process).ports():
             if port in ports:
                 found[ports[port].number] += 1
         check(found, "the client is connected to no node")
@@ -112,6 +124,11 @@ class Run:
 
     def close(self):
         """All at once: Python takes up to 5 s for each."""
+        for process in self.others:
+            process.kill()
+            process.close()
+        if self.process is None:
+            return
         try:
             calls = [self.process.begin("close", client=client.name) for client in self.clients]
         except Gone:

@@ -11,7 +11,11 @@ import threading
 import time
 import traceback
 
+import apps
+import cases_apps
 import cases_config
+import cases_naming
+import cases_naming_faults
 import sdks
 from client import Client, Gone, SdkError
 from cluster import Cluster
@@ -19,15 +23,18 @@ from harness import Broken, Run
 
 ROOT = os.path.dirname(os.path.dirname(sdks.HERE))
 PARTS = ("fast", "full", "long")
-CASES = cases_config.CASES
+DOMAINS = {"config": cases_config.CASES, "naming": cases_naming.CASES + cases_naming_faults.CASES, "app": cases_apps.CASES}
+CASES = [case for cases in DOMAINS.values() for case in cases]
+ALL = sdks.ALL + apps.ALL
 _printing = threading.Lock()
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="tests/sdk/run", description=__doc__)
     parser.add_argument("--server", default=os.path.join(ROOT, "target", "release", "rnacos"), help="the binary under test")
-    parser.add_argument("--only", help="SDKs, comma separated: " + ",".join(sdk.name for sdk in sdks.ALL))
+    parser.add_argument("--only", help="SDKs and applications, comma separated: " + ",".join(sdk.name for sdk in ALL))
     parser.add_argument("--case", help="cases, comma separated: " + ",".join(name for name, *_ in CASES))
+    parser.add_argument("--domain", choices=DOMAINS, help="the cases of one domain; all if not given")
     parser.add_argument("--part", choices=PARTS, default="full", help="fast: CI's; long: adds 10,000 listened keys")
     parser.add_argument("--nodes", type=int, choices=(1, 3), default=None, help="one node or three; both if not given")
     parser.add_argument("--jobs", type=int, default=2, help="SDKs that run at the same time, each with servers of its own")
@@ -47,8 +54,10 @@ def arguments():
 
 def main():
     options = arguments()
-    chosen = choose(options.only, {sdk.name: sdk for sdk in sdks.ALL})
+    chosen = choose(options.only, {sdk.name: sdk for sdk in ALL})
     cases = choose(options.case, {case[0]: case for case in CASES})
+    if options.domain:
+        cases = [case for case in cases if case in DOMAINS[options.domain]]
     if not options.case:
         cases = [case for case in cases if PARTS.index(case[2]) <= PARTS.index(options.part)]
     # Clients are started in folders of their own.
@@ -136,21 +145,21 @@ def run_sdk(sdk, count, cases, scratch, options, bug=None):
     cells, cluster, process = {}, None, None
     try:
         cluster = Cluster(options.server, os.path.join(scratch, "servers"), count, {"SEEDED_BUG": bug} if bug else None)
-        for name, case, _, nodes in cases:
+        for name, case, _, nodes in meant(sdk, cases):
             if nodes not in (0, count):
                 cells[name] = (" ", 0, "")
                 continue
             if name in sdk.cannot:
                 cells[name] = ("-", 0, sdk.cannot[name])
                 continue
-            if process is None or process.process.poll() is not None:
+            if sdk.stands and (process is None or process.process.poll() is not None):
                 process = Client(sdk.command(scratch), scratch)
             cells[name] = run_case(name, case, sdk, cluster, process, options)
             if bug and cells[name][0] == "FAILED":
                 cells[name] = ("caught", *cells[name][1:])
             mark, seconds, text = cells[name]
             say(f"{sdk.name:8} {count} {name:10} {mark:6} {seconds:6.1f} s  {text}")
-            if mark != "ok" or nodes:
+            if process and (mark != "ok" or nodes):
                 # A client that was shaken, or that waits for something, is not the next case's.
                 process.close()
                 process = None
@@ -164,6 +173,11 @@ def run_sdk(sdk, count, cases, scratch, options, bug=None):
         if cluster:
             cluster.close()
     return cells
+
+
+def meant(sdk, cases):
+    """Those of the cases that are about such an SDK or application."""
+    return [case for case in cases if any(case in DOMAINS[domain] for domain in sdk.domains)]
 
 
 def run_case(name, case, sdk, cluster, process, options):
@@ -183,11 +197,14 @@ def run_case(name, case, sdk, cluster, process, options):
 
 def report(ready, skipped, counts, cases, results, scratch):
     failures = []
-    for count in counts:
-        shown = [name for name, _, _, nodes in cases if nodes in (0, count)]
-        print(f"\n{count} node{'s' if count > 1 else ''}, seconds per case (- : the SDK has no such thing)")
-        print("SDK              " + " ".join(f"{name:>10}" for name in shown))
-        for sdk in ready:
+    for count, (domain, known) in itertools.product(counts, DOMAINS.items()):
+        shown = [case[0] for case in known if case in cases and case[3] in (0, count)]
+        rows = [sdk for sdk in ready if domain in sdk.domains]
+        if not shown or not rows:
+            continue
+        print(f"\n{domain}, {count} node{'s' if count > 1 else ''}, seconds per case (- : there is no such thing)")
+        print("                 " + " ".join(f"{name:>10}" for name in shown))
+        for sdk in rows:
             cells = results[sdk.name, count]
             row = []
             for name in shown:

@@ -1,5 +1,6 @@
 """The SDKs: how each is built, started, and what it cannot do."""
 
+import glob
 import os
 import shutil
 import signal
@@ -27,6 +28,11 @@ class Sdk:
 
     http = False
     tools = ()
+    # Which cases it is for, and whether they have a process of it from the start.
+    domains = ("config", "naming")
+    stands = True
+    # Seconds until a subscriber knows of a change of a service: pushed, or at the next poll.
+    told = 5
 
     def __init__(self, name, version, cannot=None, quirks=None):
         self.name = name
@@ -95,9 +101,8 @@ class Java(Sdk):
 
     def build(self):
         source = os.path.join(CLIENTS, "java")
-        files = [os.path.join(source, "any", "Client.java")]
-        if self.version.startswith("3."):
-            files.append(os.path.join(source, "three", "Fuzzy.java"))
+        folders = ["any", "three"] if self.version.startswith("3.") else ["any"]
+        files = [file for folder in folders for file in sorted(glob.glob(os.path.join(source, folder, "*.java")))]
         pom = os.path.join(source, "pom.xml")
         if self.current(pom, *files):
             return
@@ -116,6 +121,7 @@ class Java(Sdk):
 
 class Java1(Java):
     http = True
+    told = 15
 
 
 class Go(Sdk):
@@ -123,7 +129,7 @@ class Go(Sdk):
 
     def build(self):
         source = os.path.join(CLIENTS, "go")
-        if self.current(*(os.path.join(source, name) for name in ("main.go", "go.mod", "go.sum"))):
+        if self.current(*(os.path.join(source, name) for name in ("main.go", "naming.go", "go.mod", "go.sum"))):
             return
         os.makedirs(self.folder, exist_ok=True)
         environment = dict(os.environ, GOFLAGS="-mod=readonly")
@@ -161,10 +167,11 @@ class Python0(Python):
 class Node(Sdk):
     tools = ("node", "npm")
     http = True
+    told = 15
 
     def build(self):
         source = os.path.join(CLIENTS, "node")
-        files = [os.path.join(source, name) for name in ("client.js", "package.json", "package-lock.json")]
+        files = [os.path.join(source, name) for name in ("client.js", "naming.js", "package.json", "package-lock.json")]
         if self.current(*files):
             return
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -200,25 +207,42 @@ FOUR_MIB = "it takes no message above 4 MiB from a server, whatever it is told (
 FIRST = "the first content it sees of a config is not told"
 COMPARES = "what has not changed yet it compares every 5 s, told or not"
 NO_FUZZY = "fuzzy watches came with Java 3.0"
-JAVA = {"beta": NO_GRAY, "tag": NO_GRAY}
-HTTP = {"cas": NO_CAS, "beta": NO_GRAY, "tag": NO_GRAY, "fuzzy": NO_FUZZY}
+NO_BATCH = "no batches in its interface"
+NO_BEATS = "its connection keeps its instances alive"
+NO_UDP = "it is pushed to over its connection"
+NO_PICK = "it does not choose among instances"
+NO_INITIAL = "what is there when it subscribes is not told"
+NO_ILL = "its filter is healthy ones or all"
+NO_EMPTIES = "an empty list is ignored, and what was there before is kept"
+LATE = "its first beat comes 10 s after it started"
+NO_LIST = "no list of services in its interface"
+NO_PORT = "it gives no UDP port"
+
+# What gRPC SDKs do without.
+GRPC = {"beats": NO_BEATS, "udp": NO_UDP}
+OLD = {"fuzzy": NO_FUZZY, "watch": NO_FUZZY}
+JAVA = {"beta": NO_GRAY, "tag": NO_GRAY, **GRPC}
+HTTP = {"cas": NO_CAS, "beta": NO_GRAY, "tag": NO_GRAY, "batch": NO_BATCH, **OLD}
 
 ALL = [
     Java("java3", "3.2.1-2026.03.30", JAVA),
     Java("java30", "3.0.3", JAVA),
-    Java("java2", "2.5.1", {**JAVA, "fuzzy": NO_FUZZY}),
-    Java("java20", "2.0.4", {**JAVA, "fuzzy": NO_FUZZY}),
+    Java("java2", "2.5.1", {**JAVA, **OLD}),
+    Java("java20", "2.0.4", {**JAVA, **OLD, "batch": NO_BATCH}),
     Java1("java1", "1.4.8", HTTP, quirks={"full task": FULL_TASK}),
-    Go("go", "2.3.5", {"fuzzy": NO_FUZZY},
+    Go("go", "2.3.5", {**GRPC, **OLD},
        # Of several notifications at once it forgets those that come while it asks about the first.
-       quirks={"removal": NOT_TOLD, "bulk": 6, "one at a time": True}),
-    Python("python3", "3.2.0", {"fuzzy": NO_FUZZY, "9m": FOUR_MIB}, quirks={"bulk": 6, "compares": COMPARES}),
+       quirks={"removal": NOT_TOLD, "bulk": 6, "one at a time": True, "unbatch": NO_BATCH}),
+    Python("python3", "3.2.0", {**GRPC, **OLD, "9m": FOUR_MIB}, quirks={"bulk": 6, "compares": COMPARES, "pick": NO_PICK}),
     # It sees a broken connection only by its health check, which comes after 5 s to 10 s.
-    Python("python2", "2.0.11", {"fuzzy": NO_FUZZY, "9m": FOUR_MIB},
-           quirks={"bulk": 6, "relisten": 15, "deaf": True, "compares": COMPARES}),
-    Python0("python0", "0.1.17", {**HTTP, "1m": IN_THE_LINE, "9m": IN_THE_LINE, "10000": PULLERS}),
-    Node("node", "2.6.3", HTTP),
+    Python("python2", "2.0.11", {**GRPC, **OLD, "9m": FOUR_MIB},
+           quirks={"bulk": 6, "relisten": 15, "deaf": True, "compares": COMPARES, "pick": NO_PICK}),
+    Python0("python0", "0.1.17",
+            {**HTTP, "1m": IN_THE_LINE, "9m": IN_THE_LINE, "10000": PULLERS, "services": NO_LIST, "udp": NO_PORT},
+            quirks={"initial": NO_INITIAL, "pick": NO_PICK, "both healths": NO_ILL}),
+    Node("node", "2.6.3", {**HTTP, "services": NO_LIST},
+         quirks={"empties": NO_EMPTIES, "pick": NO_PICK, "late beat": LATE}),
     # After a reconnect it listens to nothing until its next comparison, which comes every 60 s.
-    Rust("rust", "0.8.3", {"fuzzy": NO_FUZZY, "9m": FOUR_MIB, "created": FIRST},
-         quirks={"removal": NOT_TOLD, "relisten": 70, "bulk": 15, "first": FIRST}),
+    Rust("rust", "0.8.3", {**GRPC, **OLD, "9m": FOUR_MIB, "created": FIRST},
+         quirks={"removal": NOT_TOLD, "relisten": 70, "bulk": 15, "first": FIRST, "unbatch": NO_BATCH}),
 ]

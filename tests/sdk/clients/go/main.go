@@ -34,6 +34,16 @@ type command struct {
 	Ips       string   `json:"ips"`
 	Tag       string   `json:"tag"`
 	Listener  string   `json:"listener"`
+
+	Domain    string     `json:"domain"`
+	Service   string     `json:"service"`
+	Instance  instance   `json:"instance"`
+	Instances []instance `json:"instances"`
+	Clusters  []string   `json:"clusters"`
+	Healthy   bool       `json:"healthy"`
+	Count     int        `json:"count"`
+	PageNo    uint32     `json:"pageNo"`
+	PageSize  uint32     `json:"pageSize"`
 }
 
 var (
@@ -70,6 +80,9 @@ func main() {
 }
 
 func run(c *command) (any, error) {
+	if c.Op == "connect" && c.Domain == "naming" {
+		return true, connectNaming(c)
+	}
 	if c.Op == "connect" {
 		client, err := connect(c)
 		if err != nil {
@@ -81,8 +94,11 @@ func run(c *command) (any, error) {
 		return true, nil
 	}
 	mutex.Lock()
-	client := found[c.Client]
+	client, registry := found[c.Client], registries[c.Client]
 	mutex.Unlock()
+	if registry != nil {
+		return runNaming(registry, c)
+	}
 	if client == nil {
 		return nil, errors.New("no such client")
 	}
@@ -124,6 +140,14 @@ func run(c *command) (any, error) {
 }
 
 func connect(c *command) (config_client.IConfigClient, error) {
+	param, err := settings(c)
+	if err != nil {
+		return nil, err
+	}
+	return clients.NewConfigClient(*param)
+}
+
+func settings(c *command) (*vo.NacosClientParam, error) {
 	var servers []constant.ServerConfig
 	for _, server := range c.Servers {
 		host, text, err := net.SplitHostPort(server)
@@ -153,8 +177,10 @@ func connect(c *command) (config_client.IConfigClient, error) {
 		constant.WithLogLevel("debug"),
 		// A cached value in place of the server's would hide what the tests look for.
 		constant.WithDisableUseSnapShot(true),
+		// By itself it does not tell its user that the last instance has gone.
+		constant.WithUpdateCacheWhenEmpty(true),
 	)
-	return clients.NewConfigClient(vo.NacosClientParam{ClientConfig: config, ServerConfigs: servers})
+	return &vo.NacosClientParam{ClientConfig: config, ServerConfigs: servers}, nil
 }
 
 func say(line map[string]any) {

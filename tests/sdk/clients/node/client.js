@@ -4,8 +4,10 @@
 const path = require('path');
 const readline = require('readline');
 const { NacosConfigClient } = require('nacos');
+const naming = require('./naming');
 
 const clients = new Map();
+const registries = new Map();
 
 function say(line) {
   process.stdout.write(JSON.stringify(line) + '\n');
@@ -27,7 +29,12 @@ async function connect(command) {
 }
 
 async function run(command) {
+  if (command.op === 'connect' && command.domain === 'naming') {
+    registries.set(command.client, await naming.connect(command));
+    return true;
+  }
   if (command.op === 'connect') return connect(command);
+  if (registries.has(command.client)) return naming.run(registries.get(command.client), command, say);
   const client = clients.get(command.client);
   const { dataId, group } = command;
   switch (command.op) {

@@ -7,10 +7,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
+import classic_naming
 import nacos
 
 SCRATCH = os.getcwd()
 clients = {}
+registries = set()
 lock = threading.Lock()
 
 
@@ -32,6 +34,8 @@ def connect(command):
     client.snapshot_base = os.path.join(SCRATCH, "snapshot", command["client"])
     client.failover_base = os.path.join(SCRATCH, "failover", command["client"])
     clients[command["client"]] = client
+    if command.get("domain") == "naming":
+        registries.add(command["client"])
     return True
 
 
@@ -48,8 +52,10 @@ def run(command):
         return connect(command)
     client = clients[command["client"]]
     if op == "close":
-        clients.pop(command["client"])
+        clients.pop(command["client"]).stop_subscribe()
         return True
+    if command["client"] in registries:
+        return classic_naming.run(client, command, say)
     data_id, group = command["dataId"], command["group"]
     if op == "listen":
         # With the content given the SDK does not ask for each key first (3,000 requests).

@@ -7,6 +7,7 @@ import sys
 import threading
 from importlib.metadata import version
 
+import modern_naming
 from v2.nacos import ClientConfigBuilder, ConfigParam, GRPCConfig, NacosConfigService
 from v2.nacos.common.nacos_exception import NacosException
 
@@ -31,6 +32,8 @@ async def connect(command):
     )
     # A cached value in place of the server's would hide what the tests look for.
     config.disable_use_config_cache = True
+    if command.get("domain") == "naming":
+        return await modern_naming.connect(command, config)
     services[command["client"]] = await NacosConfigService.create_config_service(config)
     return True
 
@@ -46,6 +49,8 @@ async def run(command):
     op = command["op"]
     if op == "connect":
         return await connect(command)
+    if command["client"] in modern_naming.registries:
+        return await modern_naming.run(command, say)
     service = services[command["client"]]
     if op == "close":
         await services.pop(command["client"]).shutdown()

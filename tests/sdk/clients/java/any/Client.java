@@ -22,7 +22,8 @@ import java.util.function.Consumer;
 
 /**
  * nacos-client of any generation behind the line protocol of tests/sdk (README.md there). What only some generations
- * have is called by reflection; fuzzy watches live in {@code three/Fuzzy.java}, which only 3.x can compile.
+ * have is called by reflection; fuzzy watches live in {@code three/}, which only 3.x can compile. Configuration is here,
+ * naming in {@link Naming}.
  */
 public final class Client {
     private static final Gson JSON = new GsonBuilder().serializeNulls().create();
@@ -64,8 +65,15 @@ public final class Client {
         String operation = text(command, "op");
         String name = text(command, "client");
         if (operation.equals("connect")) {
-            CLIENTS.put(name, connect(command));
+            if (text(command, "domain").equals("naming")) {
+                Naming.CLIENTS.put(name, NacosFactory.createNamingService(properties(command)));
+            } else {
+                CLIENTS.put(name, NacosFactory.createConfigService(properties(command)));
+            }
             return true;
+        }
+        if (Naming.CLIENTS.containsKey(name)) {
+            return Naming.run(Naming.CLIENTS.get(name), command);
         }
         ConfigService client = CLIENTS.get(name);
         String dataId = text(command, "dataId");
@@ -100,7 +108,7 @@ public final class Client {
         }
     }
 
-    private static ConfigService connect(JsonObject command) throws Exception {
+    private static Properties properties(JsonObject command) {
         StringBuilder servers = new StringBuilder();
         JsonArray listed = command.getAsJsonArray("servers");
         for (JsonElement server : listed) {
@@ -111,7 +119,7 @@ public final class Client {
         properties.put(PropertyKeyConst.NAMESPACE, text(command, "namespace"));
         // All of 3,000 keys are to be asked for at once; by itself the SDK spares the server (5 calls a second).
         properties.put("clientWorkerThreadCount", "4");
-        return NacosFactory.createConfigService(properties);
+        return properties;
     }
 
     private static Listener listener(String name) {
@@ -133,7 +141,7 @@ public final class Client {
                 "namespace", event[2], "change", event[3], "sync", event[4]));
     }
 
-    private static JsonObject event(String kind, String... pairs) {
+    static JsonObject event(String kind, String... pairs) {
         JsonObject event = new JsonObject();
         event.addProperty("event", kind);
         for (int index = 0; index < pairs.length; index += 2) {
@@ -142,12 +150,12 @@ public final class Client {
         return event;
     }
 
-    private static String text(JsonObject command, String field) {
+    static String text(JsonObject command, String field) {
         JsonElement value = command.get(field);
         return value == null || value.isJsonNull() ? "" : value.getAsString();
     }
 
-    private static void say(JsonObject line) {
+    static void say(JsonObject line) {
         synchronized (OUT) {
             try {
                 OUT.write(JSON.toJson(line).getBytes(StandardCharsets.UTF_8));

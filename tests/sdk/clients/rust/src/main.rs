@@ -1,5 +1,7 @@
 //! The Rust SDK behind the line protocol of tests/sdk (README.md there).
 
+mod naming;
+
 use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::sync::{Arc, Mutex};
@@ -17,6 +19,7 @@ type Clients = Arc<Mutex<HashMap<String, ConfigService>>>;
 async fn main() {
     say(&json!({"event": "ready", "sdk": "nacos-sdk 0.8.3"}));
     let clients = Clients::default();
+    let registries = naming::Registries::default();
     let (lines, mut commands) = tokio::sync::mpsc::channel::<Value>(16);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
@@ -31,9 +34,14 @@ async fn main() {
         if command["op"] == "quit" {
             break;
         }
-        let clients = clients.clone();
+        let (clients, registries) = (clients.clone(), registries.clone());
         tokio::spawn(async move {
-            let answer = match answer(&clients, &command).await {
+            let answer = if registries.is_for(&command) {
+                registries.answer(&command).await
+            } else {
+                answer(&clients, &command).await
+            };
+            let answer = match answer {
                 Ok(value) => json!({"id": command["id"], "ok": value}),
                 Err(error) => json!({"id": command["id"], "error": error}),
             };
@@ -91,20 +99,23 @@ async fn answer(clients: &Clients, command: &Value) -> Result<Value, String> {
 }
 
 async fn connect(command: &Value) -> Result<ConfigService, String> {
+    ConfigServiceBuilder::new(props(command))
+        .build()
+        .await
+        .map_err(|error| error.to_string())
+}
+
+fn props(command: &Value) -> ClientProps {
     let servers: Vec<&str> = command["servers"]
         .as_array()
         .into_iter()
         .flatten()
         .filter_map(Value::as_str)
         .collect();
-    let props = ClientProps::new()
+    ClientProps::new()
         .server_addr(servers.join(","))
         .namespace(command["namespace"].as_str().unwrap_or_default())
-        .app_name("sdk-tests");
-    ConfigServiceBuilder::new(props)
-        .build()
-        .await
-        .map_err(|error| error.to_string())
+        .app_name("sdk-tests")
 }
 
 struct Listener(String);
