@@ -100,8 +100,11 @@ impl Server {
         let peers = Peers::new(local.clone());
         let credentials = Credentials::new(token.clone(), Kind::Member, (*local.get()).clone());
         let transport = Transport::new(credentials, peers.clone(), network.clone());
+        let tables = opened.tables.clone();
+        let (state, reader) = blocking(move || State::open_knowing(tables, tuning.feature_level)).await??;
         let on_events = Box::new(|_events| {});
-        let registry = discovery::open(identity.id, settings.storage.dir.clone(), on_events).await?;
+        let folder = settings.storage.dir.clone();
+        let registry = discovery::open(identity.id, folder, Arc::clone(&reader), on_events).await?;
         let links = Links::new(&transport, registry.clone(), network.clone());
         registry.attach(links.clone());
         let door = Door::new(
@@ -113,10 +116,8 @@ impl Server {
         );
         let door = Arc::new(door.with_links(links));
 
-        let tables = opened.tables.clone();
-        let (state, reader) = blocking(move || State::open_knowing(tables, tuning.feature_level)).await??;
         let push = ConfigPush::new();
-        let changes = Arc::clone(&push);
+        let (changes, replicated) = (Arc::clone(&push), Arc::clone(&registry));
         let (core, handle, inbox) = Node::start(NodeParts {
             config: tuning.raft,
             identity,
@@ -128,7 +129,10 @@ impl Server {
             state,
             transport: Arc::new(Wire(transport.clone())),
             compact_every_bytes: tuning.compact_every_bytes,
-            on_change: Box::new(move |events| changes.on_change(events)),
+            on_change: Box::new(move |events| {
+                discovery::on_change(&replicated, &events);
+                changes.on_change(events);
+            }),
             shutdown: node.clone(),
         })?;
         let log = core.log_metrics();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use storage::{StorageError, WatermarkFile};
+use storage::WatermarkFile;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
@@ -19,8 +19,11 @@ use super::reserve::Reserve;
 use crate::clock;
 use crate::cluster::{Link, LinkKind, Links};
 use crate::distro::{Distro, Sizes, responsible};
+use crate::error::{Error, Result};
 use crate::model::ServiceKey;
-use crate::naming::{Beat, Event, Filter, Instance, Origin, Owner, Registry, Stamp, StampClock, WrongKind};
+use crate::naming::{
+    Beat, Event, Filter, Instance, Origin, Owner, Registry, Replicated, Stamp, StampClock, WrongKind,
+};
 
 /// Timers and the protocol are looked at so often.
 const TICK: Duration = Duration::from_millis(100);
@@ -35,8 +38,8 @@ const GIVEN_UP_MS: u64 = 30_000;
 /// Told what has happened, in order and at once: it is called under the lock, so it may only take a note.
 pub type OnEvents = Box<dyn Fn(Vec<Event>) + Send + Sync>;
 
-/// Puts what the replicated state says into an empty registry, at a time.
-pub type Load = Box<dyn Fn(&mut Registry, u64) + Send + Sync>;
+/// Reads all that the replicated state says of naming. Blocks.
+pub type Rows = Box<dyn Fn() -> Result<Vec<Replicated>> + Send + Sync>;
 
 /// Ends every connection of a client: what it kept alive here is forgotten.
 pub type HangUp = Box<dyn Fn() + Send + Sync>;
@@ -50,7 +53,7 @@ pub struct Parts {
     /// Who is told what has happened.
     pub on_events: OnEvents,
     /// What the replicated state says.
-    pub load: Load,
+    pub rows: Rows,
 }
 
 /// Whether readers may be answered.
@@ -71,7 +74,7 @@ pub struct Discovery {
     /// There is something to send.
     changed: Notify,
     on_events: OnEvents,
-    load: Load,
+    rows: Rows,
     hang_up: OnceLock<HangUp>,
     reserve: Mutex<Reserve>,
     node: u64,
@@ -121,21 +124,22 @@ pub struct Figures {
 }
 
 impl Discovery {
-    /// An empty registry of a node that begins, alone for now. Blocks for the disk.
+    /// The registry of a node that begins, alone for now. Blocks for the disk.
     ///
     /// # Errors
-    /// The high-water mark cannot be written.
-    pub fn open(parts: Parts) -> Result<Arc<Discovery>, StorageError> {
+    /// The high-water mark cannot be written, or the replicated state cannot be read.
+    pub fn open(parts: Parts) -> Result<Arc<Discovery>> {
         let wall_ms = u64::try_from(clock::wall_ms()).unwrap_or_default();
         let file = WatermarkFile::in_folder(&parts.folder);
-        let (reserve, floor, held) = Reserve::open(file, wall_ms)?;
+        let opened = Reserve::open(file, wall_ms);
+        let (reserve, floor, held) = opened.map_err(|error| Error::Internal(error.to_string()))?;
         let me = Origin {
             node: parts.node,
             // Above that of every earlier run: their mark was above all that they drew.
             boot: floor,
         };
         let mut registry = Registry::new(me, StampClock::new(floor, 0));
-        (parts.load)(&mut registry, 0);
+        registry.feed_all(0, (parts.rows)()?);
         let members = BTreeSet::from([me.node]);
         Ok(Arc::new(Discovery {
             shared: Mutex::new(Shared {
@@ -150,7 +154,7 @@ impl Discovery {
             started: clock::now(),
             changed: Notify::new(),
             on_events: parts.on_events,
-            load: parts.load,
+            rows: parts.rows,
             hang_up: OnceLock::new(),
             reserve: Mutex::new(reserve),
             node: me.node,
@@ -191,6 +195,21 @@ impl Discovery {
         let done = act(&mut shared.registry, now_ms);
         self.tell(&mut shared);
         done
+    }
+
+    /// What the replicated state says now, change by change.
+    pub fn feed(&self, changes: &[Replicated]) {
+        self.act(|registry, now_ms| changes.iter().for_each(|change| registry.feed(now_ms, change)));
+    }
+
+    /// The replicated state was replaced as a whole. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be read; nothing is changed.
+    pub fn reload(&self) -> Result<()> {
+        let rows = (self.rows)()?;
+        self.act(|registry, now_ms| registry.feed_all(now_ms, rows));
+        Ok(())
     }
 
     /// Looks at the registry.
@@ -384,7 +403,10 @@ impl Discovery {
             boot,
         };
         shared.registry = Registry::new(me, StampClock::new(boot, now_ms));
-        (self.load)(&mut shared.registry, now_ms);
+        match (self.rows)() {
+            Ok(rows) => shared.registry.feed_all(now_ms, rows),
+            Err(error) => tracing::error!(%error, "persistent instances cannot be read: restart this node"),
+        }
         shared.distro = Distro::new(me, shared.members.iter().copied(), now_ms);
         shared.links.clear();
         shared.answers = Answers::default();

@@ -10,20 +10,52 @@ use raft::NodeId;
 use super::blocking;
 use crate::consensus::Handle;
 use crate::discovery::{Discovery, OnEvents, Parts};
+use crate::error::Error;
+use crate::state::{Event, Reader};
 
 /// Opens the registry of this node.
 pub(super) async fn open(
     node: NodeId,
     folder: PathBuf,
+    state: Arc<Reader>,
     on_events: OnEvents,
 ) -> anyhow::Result<Arc<Discovery>> {
+    let rows = move || {
+        let mut rows = Vec::new();
+        match state.for_each_of_naming(|row| rows.push(row)) {
+            Ok(_up_to) => Ok(rows),
+            Err(error) => Err(Error::Internal(error.to_string())),
+        }
+    };
     let parts = Parts {
         node: node.0,
         folder,
         on_events,
-        load: Box::new(|_, _| {}),
+        rows: Box::new(rows),
     };
     Ok(blocking(move || Discovery::open(parts)).await??)
+}
+
+/// Tells the registry what the replicated state says of naming. Called on the applier's thread, in log
+/// order.
+pub(super) fn on_change(discovery: &Discovery, events: &[Event]) {
+    let mut changes = Vec::new();
+    for event in events {
+        match event {
+            Event::NamingChanged { change, .. } => changes.push(change.clone()),
+            Event::Reloaded { .. } => {
+                // What was read includes all changes before it.
+                changes.clear();
+                if let Err(error) = discovery.reload() {
+                    tracing::error!(%error, "persistent instances cannot be read: restart this node");
+                }
+            }
+            _ => {}
+        }
+    }
+    if !changes.is_empty() {
+        discovery.feed(&changes);
+    }
 }
 
 /// Tells the registry who the members are, now and whenever that changes. Ends with its task.
