@@ -1,6 +1,7 @@
 //! A rolling restart seen by subscribers: the instances of one service are restarted one after the other, each
-//! a connection that is closed and opened anew, while many clients subscribe. What counts is how much is
-//! pushed, and how soon after the last restart every subscriber has the whole.
+//! a connection that is closed and another one that is opened and registers another address, as a pod that is
+//! replaced does, while many clients subscribe. What counts is how much is pushed, and how soon after the last
+//! restart every subscriber has the whole: all that are new, and none that is gone.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Listed;
-use super::fanout::{CHANGE, register, subscribe};
+use super::fanout::{register, subscribe};
 use crate::figures::{Latency, histogram, record};
 use crate::grpc::{OnPush, Sdk, beside, silent, wait_until_open};
 use crate::procfs;
@@ -79,6 +80,8 @@ pub struct StormFigures {
     pub settled_us: Latency,
     /// Subscribers that did not have it after thirty seconds.
     pub missing: u64,
+    /// Fewest restarted instances in what any subscriber was told last.
+    pub fewest_restarted: u64,
     /// CPU of the servers, in seconds, and in percent of one core.
     pub server_cpu_seconds: Option<f64>,
     /// Highest resident memory of the servers, in MiB.
@@ -109,7 +112,11 @@ impl fmt::Display for StormFigures {
             write!(f, "  {cpu:.2} s CPU, peak {rss:.0} MiB")?;
         }
         if self.missing > 0 {
-            write!(f, "  MISSING {}", self.missing)?;
+            write!(
+                f,
+                "  MISSING {}, who were told last of no more than {} restarts",
+                self.missing, self.fewest_restarted
+            )?;
         }
         Ok(())
     }
@@ -152,7 +159,7 @@ impl Board {
         self.bytes.fetch_add(json.len() as u64, Ordering::Relaxed);
         // Reading thousands of lists of a thousand would be the load itself: one client's are counted.
         if client == 0 {
-            let hosts = hosts_in(push, None);
+            let hosts = hosts_in(push, 0);
             self.fewest.fetch_min(hosts, Ordering::Relaxed);
             if hosts == 0 {
                 self.empty.fetch_add(1, Ordering::Relaxed);
@@ -163,12 +170,19 @@ impl Board {
         }
     }
 
-    /// When the client's newest push came, if it shows so many instances of this generation.
-    fn has_whole(&self, client: usize, generation: &str, instances: u32) -> Option<u64> {
+    /// When the client's newest push came, how many instances it shows, and how many of them are new: numbered
+    /// from `old` on.
+    fn newest(&self, client: usize, old: u32) -> Option<(u64, u64, u64)> {
         let newest = self.newest.get(client)?;
         let taken = newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (at_us, push) = taken?;
-        (hosts_in(&push, Some(generation)) == u64::from(instances)).then_some(at_us)
+        Some((at_us, hosts_in(&push, 0), hosts_in(&push, old)))
+    }
+
+    /// When the client's newest push came, if it shows the whole: as many new ones as there were old ones.
+    fn has_whole(&self, client: usize, old: u32) -> Option<u64> {
+        let (at_us, hosts, new) = self.newest(client, old)?;
+        (new == u64::from(old) && hosts == new).then_some(at_us)
     }
 
     fn reset(&self) {
@@ -179,20 +193,13 @@ impl Board {
     }
 }
 
-/// Instances in a push, of all generations or of one.
-fn hosts_in(push: &Payload, generation: Option<&str>) -> u64 {
+/// Instances in a push whose number is at least `from`.
+fn hosts_in(push: &Payload, from: u32) -> u64 {
     let Ok(notify) = push.read::<NotifySubscriberRequest<'_>>() else {
         return 0;
     };
-    let listed = Listed::of(notify.service_info);
-    let of_it = listed.hosts.iter().filter(|host| {
-        generation.is_none_or(|generation| {
-            host.metadata
-                .get(CHANGE)
-                .is_some_and(|change| change == generation)
-        })
-    });
-    of_it.count() as u64
+    let instances = Listed::of(notify.service_info).instances();
+    instances.iter().filter(|instance| **instance >= from).count() as u64
 }
 
 /// Carries out the plan.
@@ -203,7 +210,7 @@ pub async fn run(plan: &StormPlan) -> anyhow::Result<StormFigures> {
     let board = Arc::new(Board::new(plan.clients));
     let mut owners: VecDeque<(u32, Sdk)> = VecDeque::new();
     for (instance, mut sdk) in (0..).zip(open_many(plan.instances as usize, &http, &|_| silent()).await?) {
-        register(&mut sdk, &service, instance, &[(CHANGE, "before")]).await?;
+        register(&mut sdk, &service, instance, &[]).await?;
         owners.push_back((instance, sdk));
     }
     let on_push = |client: usize| -> OnPush {
@@ -227,7 +234,7 @@ pub async fn run(plan: &StormPlan) -> anyhow::Result<StormFigures> {
     let deadline = Instant::now() + SETTLE;
     while !waiting.is_empty() && Instant::now() < deadline {
         sleep(POLL).await;
-        waiting.retain(|client| match board.has_whole(*client, "after", plan.instances) {
+        waiting.retain(|client| match board.has_whole(*client, plan.instances) {
             None => true,
             Some(at_us) => {
                 record(&mut settled, Duration::from_micros(at_us.saturating_sub(last_us)));
@@ -236,6 +243,8 @@ pub async fn run(plan: &StormPlan) -> anyhow::Result<StormFigures> {
         });
     }
     let usage = procfs::usage(&plan.pids)?;
+    let restarted_in = |client| board.newest(client, plan.instances).map_or(0, |(_, _, new)| new);
+    let fewest_restarted = (0..plan.clients).map(restarted_in).min().unwrap_or(0);
     drop(restarted);
     let known = !plan.pids.is_empty();
     #[expect(clippy::cast_precision_loss, reason = "bytes stay far below 2^52")]
@@ -251,6 +260,7 @@ pub async fn run(plan: &StormPlan) -> anyhow::Result<StormFigures> {
         fewest: board.fewest.load(Ordering::Relaxed),
         settled_us: Latency::of(&settled),
         missing: waiting.len() as u64,
+        fewest_restarted,
         server_cpu_seconds: known.then_some(usage.since(before).cpu.as_secs_f64()),
         server_rss_peak_mib: known.then_some(peak_mib),
     })
@@ -288,12 +298,13 @@ async fn restart_all(
             restarted.push(one?);
         }
         let (address, service) = (beside(http[instance as usize % http.len()]), service.to_owned());
+        let old_count = plan.instances;
         restarting.spawn(async move {
             drop(old);
             let mut sdk = timeout(PATIENCE, Sdk::open(address, silent()))
                 .await
                 .context("no answer")??;
-            register(&mut sdk, &service, instance, &[(CHANGE, "after")]).await?;
+            register(&mut sdk, &service, instance + old_count, &[]).await?;
             Ok(sdk)
         });
     }
@@ -310,15 +321,14 @@ mod tests {
     use super::*;
     use crate::naming::ip;
 
-    fn push(generations: &[&'static str]) -> Payload {
-        let instance = |(number, generation): (u32, &&'static str)| Instance {
-            ip: ip(number).to_string().into(),
-            metadata: [(CHANGE.into(), (*generation).into())].into(),
+    fn push(instances: &[u32]) -> Payload {
+        let instance = |number: &u32| Instance {
+            ip: ip(*number).to_string().into(),
             ..Default::default()
         };
         let push = NotifySubscriberRequest {
             service_info: ServiceInfo {
-                hosts: (0..).zip(generations).map(instance).collect(),
+                hosts: instances.iter().map(instance).collect(),
                 ..Default::default()
             },
             ..Default::default()
@@ -327,16 +337,18 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_is_every_instance_of_the_new_generation() {
+    fn the_whole_is_all_that_are_new_and_none_that_is_gone() {
         let board = Board::new(2);
-        assert_eq!(board.has_whole(0, "after", 2), None);
-        board.take(0, &push(&["after", "before"]));
-        assert_eq!(board.has_whole(0, "after", 2), None);
-        board.take(0, &push(&["after", "after"]));
-        assert!(board.has_whole(0, "after", 2).is_some());
-        assert_eq!(board.has_whole(1, "after", 2), None);
+        assert_eq!(board.has_whole(0, 2), None);
+        for wrong in [&[0, 3][..], &[1, 2, 3], &[2]] {
+            board.take(0, &push(wrong));
+            assert_eq!(board.has_whole(0, 2), None, "{wrong:?}");
+        }
+        board.take(0, &push(&[2, 3]));
+        assert!(board.has_whole(0, 2).is_some());
+        assert_eq!(board.has_whole(1, 2), None);
         board.take(0, &push(&[]));
         let counts = [&board.pushes, &board.empty, &board.fewest].map(|count| count.load(Ordering::Relaxed));
-        assert_eq!(counts, [3, 1, 0]);
+        assert_eq!(counts, [5, 1, 0]);
     }
 }
