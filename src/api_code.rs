@@ -5,7 +5,7 @@
 //! A write that was refused before it was logged is 503 (or 4xx): nothing was done, retrying is safe.
 //! A write whose outcome is not known is 504, and its text says so. Never the other way round.
 
-use crate::error::Error;
+use crate::error::{Error, NamingRefusal};
 
 /// An error as plain text with a status: API v1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,8 @@ pub fn status(error: &Error) -> u16 {
         | Error::Invalid(_)
         | Error::NamespaceTaken { .. }
         | Error::NamespaceIllegal(_)
-        | Error::Gray { .. } => 400,
+        | Error::Gray { .. }
+        | Error::Naming { .. } => 400,
         Error::NotFound(_) | Error::NoNamespace { .. } => 404,
         Error::CasMismatch | Error::Internal(_) => 500,
         Error::TooLarge(_) => 413,
@@ -118,6 +119,7 @@ pub fn v2(error: &Error) -> CodedError {
         Error::NamespaceTaken { .. } | Error::NamespaceIllegal(_) => (22_000, "illegal namespace"),
         Error::CasMismatch => (20_005, "resource conflict"),
         Error::Gray { code, .. } => (*code, "gray version error"),
+        Error::Naming { refusal, .. } => naming_code(*refusal),
         Error::TooLarge(_) => (5_034, "over max size"),
         Error::Unavailable(_) | Error::Overloaded(_) | Error::Indeterminate(_) | Error::Internal(_) => {
             (30_000, "server error")
@@ -135,6 +137,19 @@ pub fn v2(error: &Error) -> CodedError {
         code,
         message,
         data,
+    }
+}
+
+/// Code and short text of a refusal of naming, as recorded from 3.0.3.
+fn naming_code(refusal: NamingRefusal) -> (i32, &'static str) {
+    match refusal {
+        NamingRefusal::Instance => (21_004, "instance error"),
+        NamingRefusal::Selector => (21_006, "selector error"),
+        NamingRefusal::ServiceExists => (21_007, "service already exist"),
+        NamingRefusal::NoService => (21_008, "service not exist"),
+        NamingRefusal::ServiceNotEmpty => (21_009, "service delete failure"),
+        // Recorded: not 21011, which is meant for it.
+        NamingRefusal::Checked | NamingRefusal::Other => (30_000, "server error"),
     }
 }
 
@@ -161,6 +176,7 @@ pub fn grpc(error: &Error) -> GrpcError {
         | Error::NamespaceTaken { .. }
         | Error::NamespaceIllegal(_)
         | Error::Gray { .. }
+        | Error::Naming { .. }
         | Error::TooLarge(_) => (400, false),
         Error::NotFound(_) | Error::NoNamespace { .. } => (404, false),
         Error::CasMismatch | Error::Indeterminate(_) => (500, false),
@@ -228,6 +244,29 @@ mod tests {
             (400, 22_000, "illegal namespace")
         );
         assert_eq!(taken.data, "the namespaceId is existed, namespaceId: a");
+    }
+
+    #[test]
+    fn recorded_refusals_of_naming() {
+        let refused = |refusal, text: &str| Error::Naming {
+            refusal,
+            text: text.to_owned(),
+        };
+        let exists = refused(
+            NamingRefusal::ServiceExists,
+            "specified service g@@s already exists!",
+        );
+        let told = v2(&exists);
+        assert_eq!(
+            (told.status, told.code, told.message),
+            (400, 21_007, "service already exist")
+        );
+        assert_eq!(told.data, "specified service g@@s already exists!");
+        let text = v1_naming(&refused(NamingRefusal::NoService, "service g@@s not found!"));
+        assert_eq!(
+            (text.status, text.text.as_str()),
+            (400, "service g@@s not found!")
+        );
     }
 
     /// A client that sees 503 sends the same write again: only errors that are certain may have it.

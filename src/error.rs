@@ -59,6 +59,14 @@ pub enum Error {
         /// What is wrong.
         text: String,
     },
+    /// Naming says no.
+    #[error("{text}")]
+    Naming {
+        /// Why.
+        refusal: NamingRefusal,
+        /// What is wrong, in the words of the Java server.
+        text: String,
+    },
     /// The request is larger than a limit.
     #[error("{0}")]
     TooLarge(String),
@@ -74,6 +82,25 @@ pub enum Error {
     /// Our fault.
     #[error("{0}")]
     Internal(String),
+}
+
+/// Why naming says no; each has a code of its own in API v2 and later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamingRefusal {
+    /// An instance cannot be changed so.
+    Instance,
+    /// A selector that nobody knows.
+    Selector,
+    /// The service is there already.
+    ServiceExists,
+    /// There is no such service.
+    NoService,
+    /// The service still has instances.
+    ServiceNotEmpty,
+    /// The health is found by checks, not told.
+    Checked,
+    /// A cluster of a service that is not there, and other cases without a code.
+    Other,
 }
 
 /// An error with its causes, in one line. Many texts name their cause already, for those who print them

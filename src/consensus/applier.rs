@@ -164,15 +164,17 @@ impl Worker {
             let is_own = operation.is_of_session(&self.parts.session);
             is_own.then_some((operation.counter, applied.outcome))
         });
+        let outcomes = own.collect();
+        // Before the writers are answered, too: who has his answer finds in the registry what he wrote.
+        if !batch.events.is_empty() {
+            (self.parts.on_change)(batch.events);
+        }
         // The loop answers the writers: it runs among their tasks, so that a batch of them is woken without
         // a system call each. From this thread every single one would be a message to a sleeping worker.
         self.tell(Event::Applied {
             index: last.index(),
-            outcomes: own.collect(),
+            outcomes,
         });
-        if !batch.events.is_empty() {
-            (self.parts.on_change)(batch.events);
-        }
         self.bytes_since_compaction += entries.iter().map(Entry::size_bytes).sum::<usize>();
         if self.bytes_since_compaction >= self.parts.compact_every_bytes {
             self.sync_for_compaction();

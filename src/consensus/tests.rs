@@ -151,9 +151,10 @@ async fn a_lone_node_writes_reads_and_stops() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_of_the_state_machine_fails_the_node() {
     let node = Running::start(&[1], |events| assert!(events.is_empty(), "a seeded fault"));
+    let unanswered = node.create("dev").await;
     assert!(
-        node.create("dev").await.is_ok(),
-        "it was applied before the fault"
+        matches!(unanswered, Err(ProposeError::Unknown)),
+        "it was applied, and nobody was left to say so: {unanswered:?}"
     );
     let reason = node.failure().await;
     assert!(

@@ -14,6 +14,7 @@
 
 pub(crate) mod bugs;
 mod changes;
+mod checker;
 mod expiry;
 mod instance;
 mod overlay;
@@ -28,6 +29,7 @@ mod wheel;
 mod withdraw;
 
 pub use changes::{BUCKETS, Digest, bucket_of};
+pub use checker::{Checker, HttpCheck, WrongChecker};
 pub use instance::{BEAT_INTERVAL_MS, BEAT_TIMEOUT_MS, DELETE_TIMEOUT_MS, Instance, Metadata, preserved};
 pub use overlay::{
     ClusterMetadata, InstanceOverride, MetadataPatch, Overlay, OverridePatch, ServiceMetadata,

@@ -13,6 +13,7 @@ pub mod listen;
 pub mod metrics;
 pub mod namespace;
 pub mod naming;
+pub mod naming_admin;
 pub mod naming_client;
 pub mod switches;
 pub mod watch;
