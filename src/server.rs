@@ -28,6 +28,7 @@ pub use self::tuning::Tuning;
 use crate::clock;
 use crate::cluster::{ClusterToken, Credentials, Door, Identity, Kind, Links, Local, Transport};
 use crate::consensus::{self, Handle, Node, NodeParts};
+use crate::discovery::LinkEnd;
 use crate::grpc::listener::{Limits, Listener, Unimplemented};
 use crate::grpc::tls::{Files, Tls};
 use crate::grpc::{self, Gateway};
@@ -105,7 +106,7 @@ impl Server {
         let on_events = Box::new(|_events| {});
         let folder = settings.storage.dir.clone();
         let registry = discovery::open(identity.id, folder, Arc::clone(&reader), on_events).await?;
-        let links = Links::new(&transport, registry.clone(), network.clone());
+        let links = Links::new(&transport, LinkEnd::of(&registry), network.clone());
         registry.attach(links.clone());
         let door = Door::new(
             local,

@@ -7,6 +7,8 @@
 
 #[path = "scaling/cluster.rs"]
 mod cluster;
+#[path = "scaling/naming.rs"]
+mod naming;
 #[path = "scaling/writers.rs"]
 mod writers;
 

@@ -23,6 +23,7 @@ mod wire;
 
 pub use answers::{CACHE_MS, Form, instance_id};
 pub use forward::{Act, Done, What};
+pub use network::LinkEnd;
 pub use node::{Discovery, Figures, HangUp, OnEvents, Parts, Readiness, Rows};
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! or not at all: by then the node that sent it has done it itself, and its client may have undone it since.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -168,9 +168,7 @@ impl Discovery {
         }
         Ok(())
     }
-}
 
-impl LinkService for Discovery {
     fn opened(&self, kind: LinkKind, peer: NodeId, link: Link) {
         if kind == LinkKind::Forward {
             return self.forwards.opened(peer, link);
@@ -180,17 +178,6 @@ impl LinkService for Discovery {
         this.links.insert(peer.0, link);
         this.distro.on_connected(self.now_ms(), &this.registry, peer.0);
         self.send_out(this);
-    }
-
-    fn received(&self, kind: LinkKind, peer: NodeId, link: LinkId, frame: Bytes) -> Result<(), Malformed> {
-        match kind {
-            LinkKind::Distro => {
-                let done = self.on_message(peer, link, frame);
-                self.wake();
-                done
-            }
-            LinkKind::Forward => self.on_forwarded(peer, link, frame),
-        }
     }
 
     fn closed(&self, kind: LinkKind, peer: NodeId, link: LinkId) {
@@ -203,8 +190,46 @@ impl LinkService for Discovery {
             shared.distro.on_disconnected(peer.0);
         }
     }
+}
+
+/// The end of all links at this node. It does not keep the registry alive, which holds the links.
+#[derive(Debug)]
+pub struct LinkEnd(Weak<Discovery>);
+
+impl LinkEnd {
+    /// That of a registry.
+    pub fn of(discovery: &Arc<Discovery>) -> Arc<LinkEnd> {
+        Arc::new(LinkEnd(Arc::downgrade(discovery)))
+    }
+}
+
+impl LinkService for LinkEnd {
+    fn opened(&self, kind: LinkKind, peer: NodeId, link: Link) {
+        if let Some(discovery) = self.0.upgrade() {
+            discovery.opened(kind, peer, link);
+        }
+    }
+
+    fn received(&self, kind: LinkKind, peer: NodeId, link: LinkId, frame: Bytes) -> Result<(), Malformed> {
+        match (self.0.upgrade(), kind) {
+            (None, _) => Ok(()),
+            (Some(discovery), LinkKind::Distro) => {
+                let done = discovery.on_message(peer, link, frame);
+                discovery.wake();
+                done
+            }
+            (Some(discovery), LinkKind::Forward) => discovery.on_forwarded(peer, link, frame),
+        }
+    }
+
+    fn closed(&self, kind: LinkKind, peer: NodeId, link: LinkId) {
+        if let Some(discovery) = self.0.upgrade() {
+            discovery.closed(kind, peer, link);
+        }
+    }
 
     fn is_late(&self, kind: LinkKind) -> bool {
-        self.is_late_for(kind)
+        let discovery = self.0.upgrade();
+        discovery.is_some_and(|discovery| discovery.is_late_for(kind))
     }
 }

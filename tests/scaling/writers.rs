@@ -151,13 +151,18 @@ async fn publish(address: SocketAddr, key: &str, content: &str) -> Said {
 }
 
 #[derive(Debug)]
-enum Lost {
+pub(crate) enum Lost {
     BeforeSending,
     Afterwards,
 }
 
 /// One request on a connection of its own: status and body.
-async fn request(address: SocketAddr, method: &str, target: &str, form: &str) -> Result<(u16, String), Lost> {
+pub(crate) async fn request(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    form: &str,
+) -> Result<(u16, String), Lost> {
     let mut socket = TcpStream::connect(address)
         .await
         .map_err(|_| Lost::BeforeSending)?;

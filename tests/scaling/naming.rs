@@ -1,0 +1,123 @@
+//! Naming while nodes come and go: what was registered on any node is found on all, and no node ever shows
+//! an empty list because it, or another one, has just started or stopped.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rnacos::server::Tuning;
+
+use super::cluster::{Cluster, PATIENCE};
+use super::writers::request;
+
+const SERVICES: usize = 20;
+
+async fn call(address: SocketAddr, method: &str, target: &str) -> (u16, String) {
+    let answer = request(address, method, &format!("/nacos/v1/ns{target}"), "").await;
+    answer.unwrap_or_else(|lost| panic!("{method} {target} at {address}: {lost:?}"))
+}
+
+/// Registers an instance of each service.
+async fn register(address: SocketAddr, ip: &str) {
+    for service in 0..SERVICES {
+        let target = format!("/instance?serviceName=s{service}&ip={ip}&port=80");
+        assert_eq!(call(address, "POST", &target).await, (200, "ok".to_owned()));
+    }
+}
+
+/// Addresses of a service's instances; `None` while the node says that it does not know yet.
+async fn ips(address: SocketAddr, service: usize) -> Option<Vec<String>> {
+    let (status, body) = call(address, "GET", &format!("/instance/list?serviceName=s{service}")).await;
+    if status == 503 {
+        return None;
+    }
+    let answer: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let hosts = answer["hosts"].as_array().expect("hosts");
+    let ip = |host: &serde_json::Value| host["ip"].as_str().expect("an address").to_owned();
+    Some(hosts.iter().map(ip).collect())
+}
+
+/// Waits until a node shows exactly these instances in every service.
+async fn shows(address: SocketAddr, expected: &[&str]) {
+    for service in 0..SERVICES {
+        let shown = async {
+            while ips(address, service).await.is_none_or(|found| found != expected) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, shown).await.is_err() {
+            panic!("s{service} at {address}: {:?}", ips(address, service).await);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_registered_on_any_node_is_found_on_all() {
+    let cluster = Cluster::of(3, Tuning::default()).await;
+    let http = cluster.http();
+    for (node, ip) in http.iter().zip(["10.0.0.1", "10.0.0.2", "10.0.0.3"]) {
+        register(*node, ip).await;
+    }
+    for node in &http {
+        shows(*node, &["10.0.0.1", "10.0.0.2", "10.0.0.3"]).await;
+    }
+    for service in 0..SERVICES {
+        let target = format!("/instance?serviceName=s{service}&ip=10.0.0.2&port=80");
+        assert_eq!(call(http[0], "DELETE", &target).await.0, 200);
+    }
+    for node in &http {
+        shows(*node, &["10.0.0.1", "10.0.0.3"]).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_back_knows_everything_or_says_that_it_does_not() {
+    let mut cluster = Cluster::of(3, Tuning::default()).await;
+    let http = cluster.http();
+    register(http[0], "10.0.0.1").await;
+    for node in &http {
+        shows(*node, &["10.0.0.1"]).await;
+    }
+    let stopped = cluster.take(2).halt().await;
+    for node in cluster.http() {
+        shows(node, &["10.0.0.1"]).await;
+    }
+    let back = stopped.try_start().await.expect("it starts");
+    let address = back.server().http_address();
+    cluster.add(back);
+    for service in 0..SERVICES {
+        let answered = async {
+            loop {
+                match ips(address, service).await {
+                    Some(found) => return found,
+                    None => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        let first = tokio::time::timeout(PATIENCE, answered)
+            .await
+            .expect("it gets ready");
+        assert_eq!(first, ["10.0.0.1"], "s{service}: its first answer");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_alone_registers_beats_and_answers() {
+    let mut cluster = Cluster::of(3, Tuning::default()).await;
+    let http = cluster.http();
+    register(http[0], "10.0.0.1").await;
+    shows(http[2], &["10.0.0.1"]).await;
+    let _others = (cluster.take(1).halt().await, cluster.take(2).halt().await);
+    register(http[2], "10.0.0.3").await;
+    shows(http[2], &["10.0.0.1", "10.0.0.3"]).await;
+    for service in 0..SERVICES {
+        for ip in ["10.0.0.1", "10.0.0.3"] {
+            let target = format!("/instance/beat?serviceName=s{service}&ip={ip}&port=80");
+            let (status, answer) = call(http[2], "PUT", &target).await;
+            let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+            assert_eq!((status, &answer["code"]), (200, &10_200.into()), "{ip}");
+        }
+    }
+    cluster.stop().await;
+}
