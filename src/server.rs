@@ -32,7 +32,7 @@ use crate::discovery::LinkEnd;
 use crate::grpc::listener::{Limits, Listener, Unimplemented};
 use crate::grpc::tls::{Files, Tls};
 use crate::grpc::{self, Gateway};
-use crate::push::ConfigPush;
+use crate::push::{ConfigPush, NamingPush};
 use crate::service::{Parts, Services};
 use crate::settings::Settings;
 use crate::shutdown::Shutdown;
@@ -103,7 +103,9 @@ impl Server {
         let transport = Transport::new(credentials, peers.clone(), network.clone());
         let tables = opened.tables.clone();
         let (state, reader) = blocking(move || State::open_knowing(tables, tuning.feature_level)).await??;
-        let on_events = Box::new(|_events| {});
+        let naming_push = NamingPush::new();
+        let subscribers = Arc::clone(&naming_push);
+        let on_events = Box::new(move |events| subscribers.on_events(events));
         let folder = settings.storage.dir.clone();
         let registry = discovery::open(identity.id, folder, Arc::clone(&reader), on_events).await?;
         let links = Links::new(&transport, LinkEnd::of(&registry), network.clone());
@@ -157,6 +159,7 @@ impl Server {
 
         node.spawn_while_running(Arc::clone(&registry).run());
         node.spawn_while_running(discovery::follow_members(handle.clone(), Arc::clone(&registry)));
+        node.spawn_while_running(discovery::push(Arc::clone(&naming_push), Arc::clone(&registry)));
         let services = Arc::new(Services::new(Parts {
             consensus: handle.clone(),
             transport,
@@ -164,7 +167,8 @@ impl Server {
             state: reader,
             log,
             push,
-            discovery: registry,
+            naming_push,
+            discovery: Arc::clone(&registry),
             stopping: clients.clone(),
             settings: &settings,
             http_port: http_address.port(),
@@ -173,6 +177,8 @@ impl Server {
             log_lines_dropped: crate::telemetry::dropped_lines,
         }));
         let gateway = Gateway::new(Arc::clone(&services), clients.clone());
+        let connected = Arc::clone(gateway.registry());
+        registry.set_hang_up(Box::new(move || connected.close_all()));
         let counters = Arc::clone(&services.metrics.grpc);
         if let Some(tls) = &tls {
             clients.spawn_while_running(Arc::clone(tls).follow());

@@ -13,7 +13,7 @@ mod support;
 use node::Node;
 use proto::nacos::naming::InstanceRequest;
 use serde_json::json;
-use support::{at, batch, deregister, list, ports, query, register};
+use support::{at, batch, deregister, list, ports, query, register, stamp, subscribe};
 
 #[tokio::test]
 async fn what_is_registered_is_found_at_once_in_the_shape_every_sdk_reads() {
@@ -167,5 +167,124 @@ async fn wrong_parameters_are_refused() {
     let nameless = client.ask(&query("")).await;
     assert_eq!(nameless.type_name, "ErrorResponse");
     assert_eq!(nameless.body["errorCode"], json!(400));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn subscribers_are_told_in_the_shape_every_sdk_reads_and_by_rising_stamps() {
+    let node = Node::start().await;
+    let (mut subscriber, mut publisher) = (node.client().await, node.client().await);
+    let answer = subscriber.ask(&subscribe("shop", "")).await;
+    assert_eq!(answer.type_name, "SubscribeServiceResponse");
+    assert_eq!(
+        (&answer.body["errorCode"], ports(&answer.body)),
+        (&json!(0), vec![]),
+        "a service that nobody knows yet"
+    );
+    let mut last = stamp(&answer.body);
+    publisher.ask(&register("shop", 80)).await;
+    let mut push = subscriber.told().await;
+    assert!(push["requestId"].take().is_string());
+    assert!(stamp(&push) > last);
+    last = push["serviceInfo"]["lastRefTime"]
+        .take()
+        .as_i64()
+        .expect("a stamp");
+    assert_eq!(
+        push,
+        json!({"requestId": null, "module": "naming", "headers": {}, "serviceInfo": {
+            "name": "shop", "groupName": "g", "clusters": "", "cacheMillis": 10_000, "lastRefTime": null,
+            "checksum": "", "allIPs": false, "allIps": false, "reachProtectionThreshold": false, "valid": true,
+            "hosts": [{"instanceId": "10.0.0.1#80#DEFAULT#g@@shop", "ip": "10.0.0.1", "port": 80,
+                "weight": 1.0, "healthy": true, "enabled": true, "ephemeral": true,
+                "clusterName": "DEFAULT", "serviceName": "g@@shop", "metadata": {"zone": "a"},
+                "instanceHeartBeatInterval": 5_000, "instanceHeartBeatTimeOut": 15_000,
+                "ipDeleteTimeout": 30_000, "instanceIdGenerator": "simple"}]}})
+    );
+    // Another subscription has a stamp of its own, and so has every push after it.
+    let again = subscriber.ask(&subscribe("shop", "")).await;
+    assert!(stamp(&again.body) > last);
+    last = stamp(&again.body);
+    drop(publisher);
+    let push = subscriber.told_of(&[]).await;
+    assert!(stamp(&push) > last);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_last_of_a_burst_reaches_every_subscriber() {
+    let node = Node::start().await;
+    let mut publisher = node.client().await;
+    let mut subscribers = Vec::new();
+    for _ in 0..10 {
+        let mut subscriber = node.client().await;
+        subscriber.ask(&subscribe("shop", "")).await;
+        subscribers.push(subscriber);
+    }
+    for count in 1..=200 {
+        let set: Vec<i32> = (1..=count).collect();
+        publisher.ask(&batch("shop", &set)).await;
+    }
+    let all: Vec<i64> = (1..=200).collect();
+    for subscriber in &mut subscribers {
+        subscriber.told_of(&all).await;
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_sees_the_clusters_that_it_asked_for_last() {
+    let node = Node::start().await;
+    let (mut subscriber, mut publisher) = (node.client().await, node.client().await);
+    let mut set = batch("shop", &[80, 81]);
+    set.instances[1].cluster_name = "other".into();
+    publisher.ask(&set).await;
+    let answer = subscriber.ask(&subscribe("shop", "other,more")).await;
+    assert_eq!(ports(&answer.body), [81]);
+    set.instances[1].port = 82;
+    publisher.ask(&set).await;
+    let push = subscriber.told().await;
+    assert_eq!(ports(&push), [82]);
+    assert_eq!(push["serviceInfo"]["clusters"], json!("other,more"));
+    let answer = subscriber.ask(&subscribe("shop", "")).await;
+    assert_eq!(ports(&answer.body), [80, 82]);
+    set.instances[0].port = 83;
+    publisher.ask(&set).await;
+    assert_eq!(ports(&subscriber.told().await), [82, 83]);
+    let ended = proto::nacos::naming::SubscribeServiceRequest {
+        subscribe: false,
+        ..subscribe("shop", "")
+    };
+    let answer = subscriber.ask(&ended).await;
+    assert_eq!(ports(&answer.body), [82, 83]);
+    assert_eq!(answer.body["errorCode"], json!(0));
+    publisher.ask(&batch("shop", &[84])).await;
+    // What comes next is about something else.
+    subscriber.ask(&subscribe("other", "")).await;
+    publisher.ask(&register("other", 1)).await;
+    assert_eq!(subscriber.told().await["serviceInfo"]["name"], json!("other"));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_stops_tells_nobody_that_a_service_is_gone() {
+    let node = Node::start().await;
+    let (mut subscriber, mut publisher) = (node.client().await, node.client().await);
+    publisher.ask(&register("shop", 80)).await;
+    subscriber.ask(&subscribe("shop", "")).await;
+    let (stopped, pushed) = tokio::join!(node.stop(), subscriber.next_push());
+    assert_eq!(stopped, ());
+    assert!(pushed.is_none(), "the stream ends, and nothing comes before that");
+}
+
+#[tokio::test]
+async fn a_large_service_is_pushed_whole() {
+    let node = Node::start().await;
+    let (mut subscriber, mut publisher) = (node.client().await, node.client().await);
+    subscriber.ask(&subscribe("shop", "")).await;
+    let ports: Vec<i32> = (1..=3_000).collect();
+    publisher.ask(&batch("shop", &ports)).await;
+    let all: Vec<i64> = (1..=3_000).collect();
+    subscriber.told_of(&all).await;
     node.stop().await;
 }

@@ -6,7 +6,7 @@
 //!   alone, so every node that applies the same log comes to the same configs.
 //! - [`Store`] is the view that readers share: the newest applied configs, in memory.
 //! - [`Query`] selects from it.
-//! - [`Listeners`] knows who watches which of them.
+//! - [`Seen`] is what a client says that it has of one.
 //!
 //! Nothing in here knows of the log, the tables, HTTP or gRPC. `crate::state` applies commands by calling
 //! [`change`], writes the result into the tables and then shows it to readers.
@@ -16,8 +16,8 @@ mod entry;
 pub mod fuzzy;
 pub mod gray;
 mod history;
-mod listeners;
 mod search;
+mod seen;
 mod store;
 mod versions;
 
@@ -25,7 +25,7 @@ pub use change::{Edit, Expectation, Origin, Publish, Removal, Variant};
 pub use entry::{ConfigId, Detail, Entry, Labels};
 pub use gray::{Client, Gray, GrayError, GrayRule, GrayVersions, RuleKind};
 pub use history::{History, HistoryId, Operation};
-pub use listeners::{Listeners, Seen, Slot, WatcherId};
 pub use search::{Pattern, Query};
+pub use seen::Seen;
 pub use store::{Selected, Store};
 pub use versions::Versions;

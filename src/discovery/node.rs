@@ -100,6 +100,15 @@ pub(super) struct Shared {
     redo_until_ms: u64,
 }
 
+impl Shared {
+    /// What a reader gets, and the state that it shows.
+    fn answer(&mut self, now_ms: u64, service: &ServiceKey, filter: &Filter, form: Form) -> (Stamp, Bytes) {
+        let state = self.registry.version(service).map(|(content, _)| content);
+        let bytes = self.answers.get(&self.registry, now_ms, service, filter, form);
+        (state.unwrap_or_default(), bytes)
+    }
+}
+
 impl fmt::Debug for Discovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Discovery").finish_non_exhaustive()
@@ -227,15 +236,30 @@ impl Discovery {
         answers.get(registry, self.now_ms(), service, filter, form)
     }
 
-    /// What a new subscriber gets first: its stamp is above whatever it may have heard elsewhere.
-    pub fn first_answer(&self, service: &ServiceKey, filter: &Filter, form: Form) -> Bytes {
+    /// What a new subscriber gets first, and the state that it shows: its stamp is above whatever the subscriber
+    /// may have heard elsewhere.
+    pub fn first_answer(&self, service: &ServiceKey, filter: &Filter, form: Form) -> (Stamp, Bytes) {
         let mut shared = self.lock();
         let now_ms = self.now_ms();
-        let Shared {
-            registry, answers, ..
-        } = &mut *shared;
-        registry.raise(now_ms, service);
-        answers.get(registry, now_ms, service, filter, form)
+        shared.registry.raise(now_ms, service);
+        shared.answer(now_ms, service, filter, form)
+    }
+
+    /// What a subscriber is told who knows the state `told`; `None` if that is still what there is.
+    pub fn news(
+        &self,
+        service: &ServiceKey,
+        filter: &Filter,
+        form: Form,
+        told: Stamp,
+    ) -> Option<(Stamp, Bytes)> {
+        let mut shared = self.lock();
+        let now_ms = self.now_ms();
+        let state = shared.registry.version(service).map(|(content, _)| content);
+        if state == Some(told) {
+            return None;
+        }
+        Some(shared.answer(now_ms, service, filter, form))
     }
 
     /// Does an act here, whoever is responsible.

@@ -194,6 +194,13 @@ impl Registry {
         self.lock().values().find(|client| &*client.id == id).cloned()
     }
 
+    /// Ends every connection: what this node knew of its clients is gone, and they come back.
+    pub fn close_all(&self) {
+        for client in self.clients() {
+            client.close();
+        }
+    }
+
     /// How many are registered.
     pub fn len(&self) -> usize {
         self.lock().len()

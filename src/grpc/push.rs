@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use proto::nacos::remote::Ack;
 use proto::nacos::{self, Message, Text};
 use tokio::sync::oneshot;
@@ -72,8 +73,31 @@ impl Client {
         ack_within: Duration,
         message: impl FnOnce(Text<'static>) -> M,
     ) -> Result<(), PushError> {
-        let (waiter, waiting) = self.pushes.begin(message)?;
-        let outcome = match timeout(ack_within, waiting).await {
+        let begun = self.pushes.begin(|id| nacos::frame(&message(id)))?;
+        self.await_ack(ack_within, begun).await
+    }
+
+    /// As [`Client::push`], with one more field whose JSON is ready: its name, and what many are told.
+    ///
+    /// # Errors
+    /// See [`PushError`].
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn push_with<M: Message>(
+        &self,
+        ack_within: Duration,
+        message: impl FnOnce(Text<'static>) -> M,
+        (name, json): (&str, &[u8]),
+    ) -> Result<(), PushError> {
+        let begun = self
+            .pushes
+            .begin(|id| nacos::frame_with(&message(id), name, json))?;
+        self.await_ack(ack_within, begun).await
+    }
+
+    async fn await_ack(&self, within: Duration, (waiter, waiting): Begun<'_>) -> Result<(), PushError> {
+        let outcome = match timeout(within, waiting).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(PushError::Gone),
             Err(_) => Err(PushError::Late),
@@ -96,7 +120,7 @@ impl Client {
             acks.last += 1;
             acks.last
         };
-        self.pushes.send(&message(id.to_string().into()))
+        self.pushes.send(nacos::frame(&message(id.to_string().into())))
     }
 }
 
@@ -127,7 +151,7 @@ impl Pushes {
         &self.outbox
     }
 
-    fn begin<M: Message>(&self, message: impl FnOnce(Text<'static>) -> M) -> Result<Begun<'_>, PushError> {
+    fn begin(&self, frame: impl FnOnce(Text<'static>) -> Bytes) -> Result<Begun<'_>, PushError> {
         let (sender, receiver) = oneshot::channel();
         let id = {
             let mut acks = self.acks();
@@ -145,12 +169,12 @@ impl Pushes {
             id
         };
         let waiter = Waiter { pushes: self, id };
-        self.send(&message(id.to_string().into()))?;
+        self.send(frame(id.to_string().into()))?;
         Ok((waiter, receiver))
     }
 
-    fn send<M: Message>(&self, message: &M) -> Result<(), PushError> {
-        match self.outbox.send(nacos::frame(message)) {
+    fn send(&self, frame: Bytes) -> Result<(), PushError> {
+        match self.outbox.send(frame) {
             Ok(()) => {
                 self.metrics.pushes.sent.fetch_add(1, Relaxed);
                 Ok(())

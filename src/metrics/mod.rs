@@ -15,5 +15,5 @@ mod render;
 pub use grpc::{Grpc, Pushes};
 pub use histogram::{Buckets, Histogram};
 pub use http::Http;
-pub use push::Push;
+pub use push::{NamingPush, Push, PushState};
 pub use render::{Label, Page};

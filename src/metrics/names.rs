@@ -127,6 +127,13 @@ families! {
     PUSH_NOTIFICATIONS = Counter "rnacos_config_notifications_total" "Configs named as changed in answers to listeners.";
     PUSH_REFUSED = Counter "rnacos_config_listeners_refused_total" "Listeners refused because too many configs were being listened to.";
     PUSH_DELAY = Histogram "rnacos_config_notification_delay_seconds" "Time from the apply of a change on this node to the answer that names it, for listeners that were waiting.";
+    NAMING_CLIENTS = Gauge "rnacos_naming_clients" "Clients that have registered or subscribed over gRPC on this node.";
+    NAMING_SUBSCRIBED = Gauge "rnacos_naming_subscribed_services" "Services that somebody subscribes to on this node.";
+    NAMING_SUBSCRIPTIONS = Gauge "rnacos_naming_subscriptions" "Pairs of a client and a service it subscribes to.";
+    NAMING_PUSHES = Counter "rnacos_naming_pushes_total" "Pushes of services to subscribers, by what became of them; one that failed is tried again.";
+    NAMING_SUBSCRIBERS_REFUSED = Counter "rnacos_naming_subscriptions_refused_total" "Subscriptions refused because there were too many.";
+    NAMING_PUSH_DELAY = Histogram "rnacos_naming_push_delay_seconds" "Time from a change of a service on this node to the push that tells it.";
+    NAMING_PUSH_COST = Histogram "rnacos_naming_push_cost_seconds" "Time from a push of a service to its acknowledgement.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" "User and system CPU time.";
     PROCESS_RSS = Gauge "process_resident_memory_bytes" "Resident memory.";
     PROCESS_VSIZE = Gauge "process_virtual_memory_bytes" "Virtual memory.";

@@ -8,10 +8,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::fuzzy::FuzzyPush;
+use super::listeners::Listeners;
 use super::session::Session;
 use super::watch::Watch;
 use crate::clock;
-use crate::config::{Listeners, Seen, Versions};
+use crate::config::{Seen, Versions};
 use crate::metrics::Push;
 use crate::model::ConfigKey;
 use crate::state::Event;
@@ -45,7 +46,7 @@ pub struct ConfigPush {
 
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    pub(super) listeners: Listeners<Arc<Session>>,
+    pub(super) listeners: Listeners<ConfigKey, Seen, Arc<Session>>,
     /// Changed and watched, not yet told. No larger than the number of watched configs.
     due: HashMap<ConfigKey, Change>,
     /// The whole state was replaced; everybody is to look again.
@@ -232,7 +233,7 @@ impl ConfigPush {
         let shared = self.lock();
         let found = shared.listeners.of_key(key);
         found
-            .map(|(session, _, seen)| (session.ip().to_owned(), seen))
+            .map(|(session, _, seen)| (session.ip().to_owned(), *seen))
             .collect()
     }
 
@@ -245,7 +246,7 @@ impl ConfigPush {
             .filter(|(_, session)| session.ip() == ip);
         watchers
             .flat_map(|(id, _)| shared.listeners.of_watcher(id))
-            .map(|(key, seen)| (key.clone(), seen))
+            .map(|(key, seen)| (key.clone(), *seen))
             .collect()
     }
 
@@ -263,7 +264,7 @@ impl ConfigPush {
 }
 
 /// Lets other tasks run now and then.
-async fn give_way(marked: &mut usize) {
+pub(super) async fn give_way(marked: &mut usize) {
     *marked += 1;
     if marked.is_multiple_of(MARKS_PER_TURN) {
         tokio::task::yield_now().await;
@@ -276,9 +277,9 @@ mod tests {
 
     use raft::Index;
 
-    use super::super::session::Which;
+    use super::super::listeners::Slot;
+    use super::super::marks::Which;
     use super::*;
-    use crate::config::Slot;
     use crate::model::{Md5, NamespaceId};
 
     fn key(name: &str) -> ConfigKey {
@@ -300,7 +301,7 @@ mod tests {
         push.watch(ip, None, keys).expect("there is room")
     }
 
-    async fn told(watch: &Watch) -> Option<Which> {
+    async fn told(watch: &Watch) -> Option<Which<Slot>> {
         let due = tokio::time::timeout(Duration::from_secs(1), watch.session().due()).await;
         due.ok().map(|due| due.which)
     }

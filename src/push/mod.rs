@@ -25,14 +25,22 @@
 
 mod config;
 mod fuzzy;
+mod listeners;
+mod marks;
+mod naming;
 mod outbox;
+mod pacing;
 mod session;
 mod under_way;
 mod watch;
 
 pub use config::{ConfigPush, Full};
 pub use fuzzy::{FuzzyMarks, FuzzyPush, FuzzySession};
-pub use outbox::{Failed, Outbox};
-pub use session::{Due, Session, Which};
+pub use listeners::{Listeners, Name, Slot, WatcherId};
+pub use marks::{Due, Marks, Which};
+pub use naming::{Clusters, Full as NamingFull, NamingPush, NamingSession, NamingWatch, Subject, Who};
+pub use outbox::{Failed, Outbox, Retries};
+pub use pacing::{Pacing, window};
+pub use session::Session;
 pub use under_way::UnderWay;
 pub use watch::Watch;

@@ -12,8 +12,8 @@
 //! - At most one push of a subject is outstanding; a change meanwhile is told as soon as that one is
 //!   acknowledged, so *the last of a burst always arrives*.
 //! - Subjects do not wait for each other, but for the bound on what is outstanding.
-//! - A push that fails is sent again 2, 4, 6, … seconds later (contract 01 §3), 50 times; then the client
-//!   counts as dead. A retry tells the present, so it also tells what has changed since.
+//! - A push that fails is sent again after a rest, as often as [`Retries`] says; then the client counts as
+//!   dead. A retry tells the present, so it also tells what has changed since.
 
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -26,11 +26,36 @@ use tokio::time::Instant;
 /// acknowledged or has timed out.
 pub(super) const OUTSTANDING_MAX: usize = 256;
 
-/// Times a push is sent again before the client is given up (`nacos.config.push.maxRetryTime`).
-const RETRIES_MAX: u32 = 50;
+/// When a push that failed is sent again (contract 01 §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retries {
+    /// Rest after the first failure.
+    first: Duration,
+    /// What the rest grows by with each further one.
+    step: Duration,
+    /// Times a push is sent again before the client is given up.
+    max: u32,
+}
 
-/// What the rest before a retry grows by.
-const REST_STEP: Duration = Duration::from_secs(2);
+impl Retries {
+    /// After 2, 4, 6, … seconds, 50 times (`nacos.config.push.maxRetryTime`).
+    pub const GROWING: Retries = Retries {
+        first: Duration::from_secs(2),
+        step: Duration::from_secs(2),
+        max: 50,
+    };
+    /// Every second, as long as the client is connected.
+    pub const STEADY: Retries = Retries {
+        first: Duration::from_secs(1),
+        step: Duration::ZERO,
+        max: u32::MAX,
+    };
+
+    /// The rest after so many failures in a row.
+    fn rest(self, failures: u32) -> Duration {
+        self.first + self.step * failures.saturating_sub(1)
+    }
+}
 
 /// What still has to be told to one client. `K` is the subject of a push.
 #[derive(Debug)]
@@ -43,7 +68,8 @@ pub struct Outbox<K> {
     /// Number of those in state `Sent`.
     outstanding: usize,
     /// Pushes taken again after a failure, since somebody counted them.
-    retries: u64,
+    retried: u64,
+    retries: Retries,
 }
 
 #[derive(Debug)]
@@ -78,12 +104,20 @@ pub enum Failed {
 
 impl<K> Default for Outbox<K> {
     fn default() -> Outbox<K> {
+        Outbox::new(Retries::GROWING)
+    }
+}
+
+impl<K> Outbox<K> {
+    /// Nothing is to be told yet.
+    pub fn new(retries: Retries) -> Outbox<K> {
         Outbox {
             subjects: HashMap::new(),
             ready: VecDeque::new(),
             resting: BTreeSet::new(),
             outstanding: 0,
-            retries: 0,
+            retried: 0,
+            retries,
         }
     }
 }
@@ -119,7 +153,7 @@ impl<K: Clone + Eq + Hash + Ord> Outbox<K> {
             {
                 found.state = State::Sent { marked: None };
                 self.outstanding += 1;
-                self.retries += u64::from(found.failures > 0);
+                self.retried += u64::from(found.failures > 0);
                 return Some((subject, found.since));
             }
         }
@@ -128,16 +162,34 @@ impl<K: Clone + Eq + Hash + Ord> Outbox<K> {
 
     /// How many pushes were taken again after a failure since the last call, for the counters.
     pub fn take_retries(&mut self) -> u64 {
-        std::mem::take(&mut self.retries)
+        std::mem::take(&mut self.retried)
     }
 
-    /// The client has taken the push.
-    pub fn acked(&mut self, subject: &K) {
+    /// The client is to be told of this, but not before `until`; what is under way already is not changed.
+    pub fn mark_later(&mut self, subject: K, since: Instant, until: Instant) {
+        match self.subjects.entry(subject) {
+            MapEntry::Vacant(entry) => {
+                self.resting.insert((until, entry.key().clone()));
+                entry.insert(Subject {
+                    state: State::Resting { until },
+                    failures: 0,
+                    since,
+                });
+            }
+            MapEntry::Occupied(entry) => {
+                let subject = entry.key().clone();
+                self.mark(subject, since);
+            }
+        }
+    }
+
+    /// The client has taken the push. False if it is to be told again, of what has changed meanwhile.
+    pub fn acked(&mut self, subject: &K) -> bool {
         let Some(found) = self.subjects.get_mut(subject) else {
-            return;
+            return true;
         };
         let State::Sent { marked } = found.state else {
-            return;
+            return false;
         };
         self.outstanding -= 1;
         match marked {
@@ -151,6 +203,7 @@ impl<K: Clone + Eq + Hash + Ord> Outbox<K> {
             }
             None => drop(self.subjects.remove(subject)),
         }
+        marked.is_none()
     }
 
     /// The client has not taken the push, or nobody knows.
@@ -162,11 +215,11 @@ impl<K: Clone + Eq + Hash + Ord> Outbox<K> {
             return Failed::Rests;
         };
         self.outstanding -= 1;
-        found.failures += 1;
-        let until = now + REST_STEP * found.failures;
+        found.failures = found.failures.saturating_add(1);
+        let until = now + self.retries.rest(found.failures);
         found.state = State::Resting { until };
         self.resting.insert((until, subject.clone()));
-        if found.failures > RETRIES_MAX {
+        if found.failures > self.retries.max {
             Failed::GiveUp
         } else {
             Failed::Rests
@@ -241,7 +294,7 @@ mod tests {
     async fn retries_come_later_each_time_and_end() {
         let (mut outbox, mut now) = (Outbox::default(), clock::now());
         outbox.mark(1, now);
-        for failure in 1..=RETRIES_MAX {
+        for failure in 1..=Retries::GROWING.max {
             assert_eq!(drain(&mut outbox), [1]);
             assert_eq!(outbox.failed(&1, now), Failed::Rests);
             let rest = Duration::from_secs(2 * u64::from(failure));
@@ -254,8 +307,42 @@ mod tests {
         }
         assert_eq!(drain(&mut outbox), [1]);
         assert_eq!(outbox.failed(&1, now), Failed::GiveUp);
-        assert_eq!(outbox.take_retries(), u64::from(RETRIES_MAX));
+        assert_eq!(outbox.take_retries(), u64::from(Retries::GROWING.max));
         assert_eq!(outbox.take_retries(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn steady_retries_never_end() {
+        let (mut outbox, mut now) = (Outbox::new(Retries::STEADY), clock::now());
+        outbox.mark(1, now);
+        for _ in 0..1_000 {
+            assert_eq!(drain(&mut outbox), [1]);
+            assert_eq!(outbox.failed(&1, now), Failed::Rests);
+            now += Duration::from_secs(1);
+            assert_eq!(outbox.wakes_at(), Some(now));
+            outbox.wake(now);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_to_be_told_later_waits_and_holds_nobody() {
+        let (mut outbox, now) = (Outbox::default(), clock::now());
+        let later = now + Duration::from_millis(20);
+        outbox.mark_later(1, now, later);
+        outbox.mark_later(1, now, later + Duration::from_secs(1));
+        outbox.mark(1, now);
+        outbox.mark(2, now);
+        assert_eq!(drain(&mut outbox), [2]);
+        assert_eq!(outbox.wakes_at(), Some(later));
+        outbox.wake(later);
+        assert_eq!(drain(&mut outbox), [1]);
+        outbox.mark_later(1, later, later + Duration::from_secs(1));
+        outbox.acked(&1);
+        assert_eq!(
+            drain(&mut outbox),
+            [1],
+            "under way when it was marked: told as soon as that is acknowledged"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -272,7 +359,7 @@ mod tests {
         outbox.acked(&1);
         assert_eq!(drain(&mut outbox), [1]);
         outbox.failed(&1, now);
-        assert_eq!(outbox.wakes_at(), Some(now + REST_STEP));
+        assert_eq!(outbox.wakes_at(), Some(now + Duration::from_secs(2)));
     }
 
     #[tokio::test(start_paused = true)]

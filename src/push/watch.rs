@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::config::{COST_BYTES_MAX, ConfigPush, Full, LOCKED_STEP};
+use super::listeners::{Slot, WatcherId};
 use super::session::Session;
-use crate::config::{Seen, Slot, WatcherId};
+use crate::config::Seen;
 use crate::model::ConfigKey;
 
 /// A registered client: a long poll with all it listens to, or a connection that adds and drops watches as
@@ -77,7 +78,7 @@ impl Watch {
 
     /// What the client has, as it said last; `None` when there is no such watch.
     pub fn seen(&self, slot: Slot) -> Option<Seen> {
-        self.push.lock().listeners.seen(self.id, slot)
+        self.push.lock().listeners.seen(self.id, slot).copied()
     }
 
     /// Watches it no longer.

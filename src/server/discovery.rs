@@ -9,8 +9,11 @@ use raft::NodeId;
 
 use super::blocking;
 use crate::consensus::Handle;
-use crate::discovery::{Discovery, OnEvents, Parts};
+use crate::discovery::{Discovery, Form, OnEvents, Parts};
 use crate::error::Error;
+use crate::model::ServiceKey;
+use crate::naming::Filter;
+use crate::push::NamingPush;
 use crate::state::{Event, Reader};
 
 /// Opens the registry of this node.
@@ -75,4 +78,12 @@ pub(super) async fn follow_members(handle: Handle, discovery: Arc<Discovery>) {
             return;
         }
     }
+}
+
+/// Brings changes of services to their subscribers. What nearly all of them will be told is rendered on the way,
+/// once.
+pub(super) async fn push(push: Arc<NamingPush>, discovery: Arc<Discovery>) {
+    let everything = Filter::default();
+    let render = |service: &ServiceKey| discovery.query(service, &everything, Form::Grpc).len();
+    push.run(render).await;
 }

@@ -32,7 +32,7 @@ use crate::config::{Client, Seen, Selected};
 use crate::consensus::ReadError;
 use crate::error::{Error, Result};
 use crate::model::{ConfigKey, Md5};
-use crate::push::{ConfigPush, Which};
+use crate::push::{ConfigPush, Slot, Which};
 use crate::shutdown::Shutdown;
 
 /// Configs one request may name.
@@ -237,7 +237,7 @@ async fn wait(
 }
 
 /// Positions of the entries that differ from what the client has. Slots of a poll are positions.
-fn differing(truth: &impl Truth, listen: &Listen, which: &Which) -> Vec<usize> {
+fn differing(truth: &impl Truth, listen: &Listen, which: &Which<Slot>) -> Vec<usize> {
     let client = Client {
         ip: &listen.ip,
         tag: listen.tag.as_deref(),

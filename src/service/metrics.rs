@@ -38,6 +38,11 @@ impl Services {
         page.count(&names::PUSH_KEYS, &[], keys as u64);
         page.count(&names::PUSH_WATCHES, &[], watches as u64);
         self.push.metrics.render(&mut page);
+        let (clients, services, subscriptions) = self.naming_push.load();
+        page.count(&names::NAMING_CLIENTS, &[], clients as u64);
+        page.count(&names::NAMING_SUBSCRIBED, &[], services as u64);
+        page.count(&names::NAMING_SUBSCRIPTIONS, &[], subscriptions as u64);
+        self.naming_push.metrics.render(&mut page);
         process::render(&mut page);
         page.count(&names::LOG_LINES_DROPPED, &[], (self.log_lines_dropped)());
         Some(page.finish())

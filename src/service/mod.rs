@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod naming;
 pub mod naming_admin;
 pub mod naming_client;
+pub mod naming_watch;
 pub mod switches;
 pub mod watch;
 
@@ -30,7 +31,7 @@ use crate::consensus::{self, Handle, ProposeError};
 use crate::discovery::Discovery;
 use crate::error::{Error, Result};
 use crate::metrics::{Grpc, Http};
-use crate::push::ConfigPush;
+use crate::push::{ConfigPush, NamingPush};
 use crate::settings::{self, Settings};
 use crate::shutdown::Shutdown;
 use crate::state::{Command, Outcome, Reader};
@@ -57,6 +58,8 @@ pub struct Services {
     log: Arc<WriterMetrics>,
     /// Who listens to which config.
     push: Arc<ConfigPush>,
+    /// Who subscribes to which service.
+    naming_push: Arc<NamingPush>,
     /// The registry.
     discovery: Arc<Discovery>,
     /// What an operator turns while the node runs.
@@ -103,6 +106,8 @@ pub struct Parts<'a> {
     pub log: Arc<WriterMetrics>,
     /// Who listens to which config; told of changes by the applier.
     pub push: Arc<ConfigPush>,
+    /// Who subscribes to which service; told of changes by the registry.
+    pub naming_push: Arc<NamingPush>,
     /// The registry.
     pub discovery: Arc<Discovery>,
     /// Given when clients are to go: long polls are then answered at once.
@@ -130,6 +135,7 @@ impl Services {
             state: parts.state,
             log: parts.log,
             push: parts.push,
+            naming_push: parts.naming_push,
             discovery: parts.discovery,
             switches: arc_swap::ArcSwap::default(),
             freshness: Freshness::default(),

@@ -1,42 +1,73 @@
-//! Clients of the registry that are connected: what they register lives as long as their connection.
+//! Clients of the registry that are connected: what they register lives as long as their connection, and what
+//! they subscribe to is told to them.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::Services;
 use super::naming::wrong_kind;
-use crate::discovery::Discovery;
+use crate::clock;
+use crate::discovery::{Discovery, Form, Readiness};
 use crate::error::{Error, Result};
+use crate::metrics;
 use crate::model::{Endpoint, Page, PageRequest, ServiceKey};
-use crate::naming::Instance;
+use crate::naming::{Filter, Instance, Stamp};
+pub use crate::push::Who;
+use crate::push::{NamingFull, NamingPush, NamingSession, NamingWatch, Slot};
 use crate::shutdown::Shutdown;
 
 /// Instances that one connection keeps alive; a program that mirrors another registry has thousands.
 pub const KEPT_MAX: usize = 100_000;
 /// Instances of one batch: all of them are written under one lock, in about 2 µs each.
 pub const BATCH_MAX: usize = 10_000;
+/// Services one connection subscribes to; gateways subscribe to all there are.
+pub const SUBSCRIBED_MAX: usize = 100_000;
 
-/// A connection, as the registry knows it. Dropping it, as when the connection ends, takes what it
-/// registered away.
-///
-/// NOTE: not when this node stops. Its clients are on their way to other nodes then and register there at
-/// once; the copies that peers have are kept until they have done so (the grace for a node that is gone), so
-/// that no subscriber sees a service without them in between.
+/// From the answer to a subscriber to the first push of that service: the answer is to arrive first. An SDK that
+/// gets the older one later takes it for the present, and tells nobody.
+pub(super) const AFTER_ANSWER: Duration = Duration::from_millis(20);
+
+/// A connection, as the registry knows it.
 #[derive(Debug)]
 pub struct NamingClient {
     /// Names the connection among those of this node.
     id: Arc<str>,
     discovery: Arc<Discovery>,
     stopping: Shutdown,
+    watch: NamingWatch,
+    subscriptions: Mutex<HashMap<ServiceKey, Subscription>>,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    slot: Slot,
+    filter: Filter,
+    /// The state that the client knows: of an answer, or of a push that it has acknowledged.
+    told: Stamp,
+    /// Nothing is pushed before.
+    held_until: Instant,
+}
+
+/// Who subscribes to a service, for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscriber {
+    /// The connection.
+    pub who: Who,
+    /// Names of clusters, separated by commas; empty: all.
+    pub clusters: String,
 }
 
 impl Services {
-    /// A connection that has registered nothing yet. No other may have its id as long as this lives.
-    pub fn open_naming(&self, id: &Arc<str>) -> NamingClient {
-        NamingClient {
-            id: Arc::clone(id),
-            discovery: Arc::clone(&self.discovery),
-            stopping: self.stopping.clone(),
-        }
+    /// A connection that has registered nothing and subscribes to nothing yet. No other may have its id until
+    /// [`NamingClient::leave`] was called.
+    pub fn open_naming(&self, who: Who) -> NamingClient {
+        NamingClient::new(&self.discovery, &self.naming_push, &self.stopping, who)
     }
 
     /// A page of the services of a group, and how many there are, by their names.
@@ -47,9 +78,42 @@ impl Services {
             Page::new(page, names().count(), items.collect())
         })
     }
+
+    /// Who subscribes to a service over gRPC on this node, by address.
+    pub fn naming_subscribers(&self, service: &ServiceKey) -> Vec<Subscriber> {
+        let found = self.naming_push.subscribers_of(service).into_iter();
+        let mut found: Vec<Subscriber> = found
+            .map(|(session, clusters)| Subscriber {
+                who: session.who.clone(),
+                clusters: clusters.as_deref().unwrap_or_default().to_owned(),
+            })
+            .collect();
+        found.sort_by(|a, b| (&a.who.ip, a.who.port, &a.who.id).cmp(&(&b.who.ip, b.who.port, &b.who.id)));
+        found
+    }
+
+    /// Pushes to subscribers, and how many there are.
+    pub fn naming_push(&self) -> &Arc<NamingPush> {
+        &self.naming_push
+    }
 }
 
 impl NamingClient {
+    pub(super) fn new(
+        discovery: &Arc<Discovery>,
+        push: &Arc<NamingPush>,
+        stopping: &Shutdown,
+        who: Who,
+    ) -> NamingClient {
+        NamingClient {
+            id: Arc::clone(&who.id),
+            discovery: Arc::clone(discovery),
+            stopping: stopping.clone(),
+            watch: push.open(who),
+            subscriptions: Mutex::default(),
+        }
+    }
+
     /// The connection says all that it keeps alive in a service; what it said before is replaced.
     ///
     /// # Errors
@@ -63,17 +127,14 @@ impl NamingClient {
         }
         self.discovery.act(|registry, now_ms| {
             let room = Discovery::OWN_RECORDS_MAX.saturating_sub(registry.own_records());
-            let own_room = KEPT_MAX.saturating_sub(registry.kept(&self.id));
-            if set.len() > room.min(own_room) {
-                // Unless it is there already: a redo finds its own.
-                let known = |(endpoint, ..): &&(Endpoint, Instance, bool)| {
-                    registry.instance(service, endpoint).is_some()
-                };
-                if set.len() - set.iter().filter(known).count() > room.min(own_room) {
-                    return Err(Error::Overloaded(
-                        "this node, or this connection, keeps as many instances as it may".to_owned(),
-                    ));
-                }
+            let room = room.min(KEPT_MAX.saturating_sub(registry.kept(&self.id)));
+            // A redo finds its own.
+            let is_new =
+                |(endpoint, ..): &&(Endpoint, Instance, bool)| registry.instance(service, endpoint).is_none();
+            if set.len() > room && set.iter().filter(is_new).count() > room {
+                return Err(Error::Overloaded(
+                    "this node, or this connection, keeps as many instances as it may".to_owned(),
+                ));
             }
             registry
                 .register_set(now_ms, &self.id, service, set)
@@ -86,13 +147,131 @@ impl NamingClient {
         self.discovery
             .act(|registry, now_ms| registry.withdraw(now_ms, &self.id, service, endpoint));
     }
-}
 
-impl Drop for NamingClient {
-    fn drop(&mut self) {
+    /// What this connection keeps alive, and a tombstone of another node covers, is written again: it has just
+    /// proved that it lives.
+    pub(super) fn reassert(&self) {
+        self.discovery
+            .act(|registry, now_ms| registry.reassert(now_ms, &self.id));
+    }
+
+    /// Subscribes to a service, or wants other clusters of it; the JSON of the service as it is now. Whatever
+    /// changes after that is pushed.
+    ///
+    /// # Errors
+    /// There are too many subscriptions.
+    pub fn subscribe(&self, service: &ServiceKey, filter: Filter) -> Result<Bytes> {
+        let service = self.remember(service, &filter).inspect_err(|_| {
+            self.metrics().refused.fetch_add(1, Relaxed);
+        })?;
+        // Subscribed first, looked at afterwards: a change in between is in the answer, or pushed.
+        let (state, bytes) = self.discovery.first_answer(&service, &filter, Form::Grpc);
+        if let Some(subscription) = self.subscriptions().get_mut(&service) {
+            subscription.told = state;
+            subscription.held_until = clock::now() + AFTER_ANSWER;
+        }
+        Ok(bytes)
+    }
+
+    fn remember(&self, service: &ServiceKey, filter: &Filter) -> Result<ServiceKey> {
+        let full = || Error::Overloaded(NamingFull.to_string());
+        let mut subscriptions = self.subscriptions();
+        let is_full = subscriptions.len() >= SUBSCRIBED_MAX;
+        let clusters = (!filter.clusters.is_empty()).then(|| Arc::from(&*filter.clusters));
+        match subscriptions.entry(service.clone()) {
+            Entry::Occupied(mut found) => {
+                let subscription = found.get_mut();
+                if subscription.filter != *filter {
+                    subscription.filter = filter.clone();
+                    self.watch.set_clusters(subscription.slot, clusters);
+                }
+                subscription.held_until = clock::now() + AFTER_ANSWER;
+                Ok(found.key().clone())
+            }
+            Entry::Vacant(_) if is_full => Err(full()),
+            Entry::Vacant(_) => {
+                let (slot, name) = self.watch.add(service, clusters).map_err(|_| full())?;
+                let subscription = Subscription {
+                    slot,
+                    filter: filter.clone(),
+                    told: Stamp::default(),
+                    held_until: clock::now() + AFTER_ANSWER,
+                };
+                // One allocation for all who name it.
+                subscriptions.insert(name.clone(), subscription);
+                Ok(name)
+            }
+        }
+    }
+
+    /// Subscribes no longer.
+    pub fn unsubscribe(&self, service: &ServiceKey) {
+        if let Some(subscription) = self.subscriptions().remove(service) {
+            self.watch.remove(&[subscription.slot]);
+        }
+    }
+
+    /// Number of services it subscribes to.
+    pub fn subscribed(&self) -> usize {
+        self.subscriptions().len()
+    }
+
+    /// The connection is gone: it subscribes to nothing, and what it registered is taken away.
+    ///
+    /// NOTE: the latter not when this node stops. Its clients are on their way to other nodes then and register
+    /// there at once; the copies that peers have are kept until they have done so (the grace for a node that is
+    /// gone), so that no subscriber sees a service without them in between.
+    pub fn leave(&self) {
+        let subscriptions = std::mem::take(&mut *self.subscriptions());
+        let slots: Vec<Slot> = subscriptions
+            .values()
+            .map(|subscription| subscription.slot)
+            .collect();
+        self.watch.remove(&slots);
         if !self.stopping.has_begun() {
             self.discovery
                 .act(|registry, now_ms| registry.disconnect(now_ms, &self.id));
         }
+    }
+
+    pub(super) fn metrics(&self) -> &metrics::NamingPush {
+        &self.watch.push().metrics
+    }
+
+    /// True once this node knows what there is.
+    pub(super) fn registry_is_ready(&self) -> bool {
+        self.discovery.readiness() == Readiness::Ready
+    }
+
+    pub(super) fn session(&self) -> &Arc<NamingSession> {
+        self.watch.session()
+    }
+
+    /// When it may be told of a change of the service; `None`: it does not subscribe to it.
+    pub(super) fn may_be_told(&self, service: &ServiceKey) -> Option<Instant> {
+        Some(self.subscriptions().get(service)?.held_until)
+    }
+
+    /// What it is to be told of a service now, with the state that this shows; `None` when it knows that, or does
+    /// not subscribe.
+    pub(super) fn news(&self, service: &ServiceKey) -> Option<(Stamp, Bytes)> {
+        let (filter, told) = {
+            let subscriptions = self.subscriptions();
+            let subscription = subscriptions.get(service)?;
+            (subscription.filter.clone(), subscription.told)
+        };
+        self.discovery.news(service, &filter, Form::Grpc, told)
+    }
+
+    /// It knows this state of the service now.
+    pub(super) fn knows(&self, service: &ServiceKey, state: Stamp) {
+        if let Some(subscription) = self.subscriptions().get_mut(service) {
+            subscription.told = subscription.told.max(state);
+        }
+    }
+
+    /// Nothing panics while it holds the lock.
+    fn subscriptions(&self) -> MutexGuard<'_, HashMap<ServiceKey, Subscription>> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

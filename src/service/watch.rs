@@ -33,11 +33,11 @@ use super::Services;
 use super::freshness::Moment;
 use super::listen::{Listened, Spelling, Truth};
 use crate::clock;
-use crate::config::{Seen, Slot};
+use crate::config::Seen;
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::model::ConfigKey;
-use crate::push::{ConfigPush, Due, Failed, Full, Outbox, Session, UnderWay, Watch, Which};
+use crate::push::{ConfigPush, Due, Failed, Full, Outbox, Session, Slot, UnderWay, Watch, Which};
 use crate::seeded::{self, Bug};
 
 /// Keys one connection may listen to. SDKs open a connection for every 3,000, or put all on one.
@@ -475,7 +475,7 @@ async fn prove(truth: &impl Truth, watch: &ConfigWatch) {
 }
 
 /// Puts what is due into the outbox.
-async fn note(truth: &impl Truth, watch: &ConfigWatch, due: Due, outbox: &mut Outbox<ConfigKey>) {
+async fn note(truth: &impl Truth, watch: &ConfigWatch, due: Due<Slot>, outbox: &mut Outbox<ConfigKey>) {
     match due.which {
         Which::Some(slots) => {
             let mut inner = watch.inner();

@@ -106,6 +106,11 @@ impl Client {
         within(self.stream.next()).await.expect("the stream stands")
     }
 
+    /// The next push; `None` when the server has ended the stream.
+    pub(crate) async fn next_push(&mut self) -> Option<Payload> {
+        within(self.stream.next()).await
+    }
+
     pub(crate) async fn acknowledge(&mut self, push: &Payload, type_name: &str) {
         self.stream.acknowledge(push, type_name, 200).await;
     }

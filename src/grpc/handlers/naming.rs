@@ -1,8 +1,7 @@
 //! The registry over gRPC: registering, finding, subscribing (contract 01 §5).
 
+mod connected;
 mod reading;
-
-use std::sync::Arc;
 
 use proto::nacos::naming::{
     BatchInstanceRequest, BatchInstanceResponse, Instance as Sent, InstanceRequest, InstanceResponse,
@@ -10,12 +9,15 @@ use proto::nacos::naming::{
 };
 use proto::nacos::{Response, Text};
 
+use connected::Connected;
+
 use crate::grpc::dispatch::{Call, Failure, Row, rows};
 use crate::model::{Endpoint, PageRequest, ServiceKey};
 use crate::naming::Instance;
 use crate::service::naming::{NewInstance, ServiceName};
-use crate::service::naming_client::NamingClient;
 
+/// The field of answers and pushes that holds a service.
+const SERVICE_INFO: &str = "serviceInfo";
 /// Services of one page, at most.
 const PAGE_MAX: i32 = 500;
 
@@ -38,11 +40,11 @@ async fn instance<'a>(call: &'a Call, request: InstanceRequest<'a>) -> Result<In
     match &*kind {
         "registerInstance" => {
             let instance = one(request.instance)?;
-            connected(call)?.register(&service, vec![instance])?;
+            Connected::of(call)?.client.register(&service, vec![instance])?;
         }
         "deregisterInstance" => {
             let endpoint = new_instance(request.instance)?.endpoint()?;
-            connected(call)?.deregister(&service, &endpoint);
+            Connected::of(call)?.client.deregister(&service, &endpoint);
         }
         other => return Err(unknown_kind(other)),
     }
@@ -63,7 +65,7 @@ async fn batch<'a>(
     }
     let set = request.instances.into_iter().map(one);
     let set = set.collect::<Result<Vec<_>, Failure>>()?;
-    connected(call)?.register(&service, set)?;
+    Connected::of(call)?.client.register(&service, set)?;
     Ok(BatchInstanceResponse {
         kind: request.kind,
         ..BatchInstanceResponse::ok()
@@ -92,14 +94,6 @@ async fn list<'a>(
             .collect(),
         ..ServiceListResponse::ok()
     })
-}
-
-/// The registry's view of this client: kept with the connection, and taken back with it.
-fn connected(call: &Call) -> Result<Arc<NamingClient>, Failure> {
-    let client = &call.client;
-    client
-        .extension(|| call.services().open_naming(&client.id))
-        .ok_or(Failure::unregistered())
 }
 
 /// Nobody is told a list while this node does not know yet what there is: clients would take it for the truth

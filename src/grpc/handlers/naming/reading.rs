@@ -6,14 +6,12 @@ use proto::nacos::naming::{
 };
 use proto::nacos::{self, Message, Response, Text};
 
-use super::{ready, service};
+use super::connected::Connected;
+use super::{SERVICE_INFO, ready, service};
 use crate::cluster::BoxFuture;
 use crate::discovery::Form;
 use crate::grpc::dispatch::{Answer, Call, Failure, Row, bad_body};
 use crate::service::naming::filter;
-
-/// The field that holds the service.
-const SERVICE_INFO: &str = "serviceInfo";
 
 /// Failures are told as an `ErrorResponse`: SDKs do not read an answer of these types without a service.
 pub(super) const ROWS: &[Row] = &[
@@ -60,6 +58,12 @@ fn subscribed(call: &Call, request: &SubscribeServiceRequest<'_>) -> Result<Byte
     let key = service(&request.namespace, &request.group_name, &request.service_name)?;
     let filter = filter(&request.clusters, false)?;
     ready(call)?;
+    if request.subscribe {
+        return Ok(Connected::of(call)?.client.subscribe(&key, filter)?);
+    }
+    if let Some(connected) = call.client.find_extension::<Connected>() {
+        connected.client.unsubscribe(&key);
+    }
     Ok(call.services().query(&key, &filter, Form::Grpc)?)
 }
 

@@ -1,4 +1,4 @@
-//! Who watches which config, and which MD5 he has of it: maps, no waiting and no time.
+//! Who watches what, by name, and what is known of each watch: maps, no waiting and no time.
 //!
 //! A watcher is whoever waits: a long poll, or a gRPC connection. Both directions are kept, so that
 //! a change finds its watchers, and a watcher that goes is forgotten, in time that depends on nothing else:
@@ -14,38 +14,37 @@
 //! gap and tells that one its new position: nothing is ever searched for.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use slab::Slab;
 
-use crate::model::{ConfigKey, Md5};
+use crate::model::{ConfigKey, ServiceKey};
 
-/// What a client has of a config.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// Nothing: it believes that there is no such config, or never asked.
-    Nothing,
-    /// The content with this MD5.
-    Md5(Md5),
-    /// Something that is no MD5 and differs from every config.
-    Other,
+/// What can be watched. A clone shares the text.
+pub trait Name: Clone + Eq + Hash {
+    /// Memory that a watch takes besides its name, bytes: its two sides, the name's as if nobody shared it, and
+    /// what a poll or a connection keeps itself.
+    const WATCH_BYTES: usize;
+
+    /// Bytes of its text.
+    fn text_bytes(&self) -> usize;
 }
 
-impl Seen {
-    /// What a client means by this text.
-    pub fn parse(text: &str) -> Seen {
-        if text.trim().is_empty() {
-            return Seen::Nothing;
-        }
-        Md5::from_hex(text.trim()).map_or(Seen::Other, Seen::Md5)
-    }
+impl Name for ConfigKey {
+    /// Measured: 300,000 watches of as many names take 350 bytes each; a connection finds them by name, which
+    /// is another 130 at most.
+    const WATCH_BYTES: usize = 512;
 
-    /// True when the config is what the client has; `None` is one that is not there.
-    pub fn is(self, current: Option<Md5>) -> bool {
-        match self {
-            Seen::Nothing => current.is_none(),
-            Seen::Md5(md5) => current == Some(md5),
-            Seen::Other => false,
-        }
+    fn text_bytes(&self) -> usize {
+        self.as_bytes().len()
+    }
+}
+
+impl Name for ServiceKey {
+    const WATCH_BYTES: usize = 512;
+
+    fn text_bytes(&self) -> usize {
+        self.as_bytes().len()
     }
 }
 
@@ -58,12 +57,13 @@ pub struct WatcherId(usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub usize);
 
-/// Who watches what. `T` is what the owner keeps of a watcher: its address, the way to wake it.
+/// Who watches what. `K` names what is watched, `S` is what is known of a watch (what the client has, or which
+/// part it wants), `T` what the owner keeps of a watcher: its address, the way to wake it.
 #[derive(Debug)]
-pub struct Listeners<T> {
-    keys: Slab<Key>,
-    by_name: HashMap<ConfigKey, usize>,
-    watchers: Slab<Watcher<T>>,
+pub struct Listeners<K, S, T> {
+    keys: Slab<Key<K>>,
+    by_name: HashMap<K, usize>,
+    watchers: Slab<Watcher<S, T>>,
     /// Watches of all watchers.
     watches: usize,
     /// Of all watches, see [`Listeners::cost_of`].
@@ -71,9 +71,9 @@ pub struct Listeners<T> {
 }
 
 #[derive(Debug)]
-struct Key {
+struct Key<K> {
     /// One allocation for all who watch it.
-    name: ConfigKey,
+    name: K,
     /// Never empty: a key nobody watches is gone.
     watches: Vec<Back>,
 }
@@ -86,22 +86,22 @@ struct Back {
 }
 
 #[derive(Debug)]
-struct Watcher<T> {
+struct Watcher<S, T> {
     owner: T,
-    watches: Slab<Watch>,
+    watches: Slab<Watch<S>>,
 }
 
 /// From a watcher to its place at the key.
 #[derive(Debug)]
-struct Watch {
+struct Watch<S> {
     key: usize,
     /// Index in the key's `watches`.
     position: usize,
-    seen: Seen,
+    seen: S,
 }
 
-impl<T> Default for Listeners<T> {
-    fn default() -> Listeners<T> {
+impl<K, S, T> Default for Listeners<K, S, T> {
+    fn default() -> Listeners<K, S, T> {
         Listeners {
             keys: Slab::new(),
             by_name: HashMap::new(),
@@ -112,7 +112,7 @@ impl<T> Default for Listeners<T> {
     }
 }
 
-impl<T> Listeners<T> {
+impl<K: Name, S, T> Listeners<K, S, T> {
     /// Registers a watcher, which watches nothing yet.
     pub fn add(&mut self, owner: T) -> WatcherId {
         WatcherId(self.watchers.insert(Watcher {
@@ -121,12 +121,12 @@ impl<T> Listeners<T> {
         }))
     }
 
-    /// Has the watcher watch a config too. The same one twice counts twice. Gives back the watch, and the
+    /// Has the watcher watch one more. The same one twice counts twice. Gives back the watch, and the
     /// name in the allocation that all its watchers share.
     ///
     /// # Panics
     /// The watcher is not registered.
-    pub fn watch(&mut self, watcher: WatcherId, name: &ConfigKey, seen: Seen) -> (Slot, ConfigKey) {
+    pub fn watch(&mut self, watcher: WatcherId, name: &K, seen: S) -> (Slot, K) {
         let key = match self.by_name.get(name) {
             Some(key) => *key,
             None => {
@@ -148,7 +148,7 @@ impl<T> Listeners<T> {
             slot,
         });
         self.watches += 1;
-        self.cost_bytes += Listeners::<T>::cost_of(name);
+        self.cost_bytes += Self::cost_of(name);
         (Slot(slot), at_key.name.clone())
     }
 
@@ -171,7 +171,7 @@ impl<T> Listeners<T> {
             self.watchers[moved.watcher].watches[moved.slot].position = watch.position;
         }
         self.watches -= 1;
-        self.cost_bytes -= Listeners::<T>::cost_of(&key.name);
+        self.cost_bytes -= Self::cost_of(&key.name);
         if key.watches.is_empty() {
             let key = self.keys.remove(watch.key);
             self.by_name.remove(&key.name);
@@ -193,47 +193,47 @@ impl<T> Listeners<T> {
         self.watchers.try_remove(watcher.0).map(|watcher| watcher.owner)
     }
 
-    /// True when somebody watches the config.
-    pub fn is_watched(&self, name: &ConfigKey) -> bool {
+    /// True when somebody watches it.
+    pub fn is_watched(&self, name: &K) -> bool {
         self.by_name.contains_key(name)
     }
 
-    /// Everybody who watches the config: by which of his watches, and what he has of it.
-    pub fn of_key(&self, name: &ConfigKey) -> impl Iterator<Item = (&T, Slot, Seen)> {
+    /// Everybody who watches it: by which of his watches, and what is known of that.
+    pub fn of_key(&self, name: &K) -> impl Iterator<Item = (&T, Slot, &S)> {
         let key = self.by_name.get(name).map(|key| &self.keys[*key]);
         key.into_iter().flat_map(|key| &key.watches).map(|back| {
             let watcher = &self.watchers[back.watcher];
-            (&watcher.owner, Slot(back.slot), watcher.watches[back.slot].seen)
+            (&watcher.owner, Slot(back.slot), &watcher.watches[back.slot].seen)
         })
     }
 
-    /// Some of those who watch the config: at most `max`, the ones before position `below` of its list,
+    /// Some of those who watch it: at most `max`, the ones before position `below` of its list,
     /// and the position to go on below; 0 when there are no more.
     pub fn of_key_below(
         &self,
-        name: &ConfigKey,
+        name: &K,
         below: usize,
         max: usize,
-    ) -> (impl Iterator<Item = (&T, Slot, Seen)>, usize) {
+    ) -> (impl Iterator<Item = (&T, Slot, &S)>, usize) {
         let key = self.by_name.get(name).map(|key| &self.keys[*key]);
         let all = key.map_or(&[][..], |key| &key.watches);
         let end = below.min(all.len());
         let begin = end.saturating_sub(max);
         let watches = all[begin..end].iter().map(|back| {
             let watcher = &self.watchers[back.watcher];
-            (&watcher.owner, Slot(back.slot), watcher.watches[back.slot].seen)
+            (&watcher.owner, Slot(back.slot), &watcher.watches[back.slot].seen)
         });
         (watches, begin)
     }
 
-    /// What the watcher has of what it watches in this slot.
-    pub fn seen(&self, watcher: WatcherId, slot: Slot) -> Option<Seen> {
+    /// What is known of a watch.
+    pub fn seen(&self, watcher: WatcherId, slot: Slot) -> Option<&S> {
         let watches = &self.watchers.get(watcher.0)?.watches;
-        watches.get(slot.0).map(|watch| watch.seen)
+        watches.get(slot.0).map(|watch| &watch.seen)
     }
 
-    /// Replaces what the watcher has; nothing happens when there is no such watch.
-    pub fn set_seen(&mut self, watcher: WatcherId, slot: Slot, seen: Seen) {
+    /// Replaces what is known of a watch; nothing happens when there is no such watch.
+    pub fn set_seen(&mut self, watcher: WatcherId, slot: Slot, seen: S) {
         let watcher = self.watchers.get_mut(watcher.0);
         if let Some(watch) = watcher.and_then(|watcher| watcher.watches.get_mut(slot.0)) {
             watch.seen = seen;
@@ -248,12 +248,12 @@ impl<T> Listeners<T> {
     }
 
     /// Everything a watcher watches.
-    pub fn of_watcher(&self, watcher: WatcherId) -> impl Iterator<Item = (&ConfigKey, Seen)> {
+    pub fn of_watcher(&self, watcher: WatcherId) -> impl Iterator<Item = (&K, &S)> {
         let watches = self.watchers.get(watcher.0).map(|watcher| &watcher.watches);
         watches
             .into_iter()
             .flatten()
-            .map(|(_, watch)| (&self.keys[watch.key].name, watch.seen))
+            .map(|(_, watch)| (&self.keys[watch.key].name, &watch.seen))
     }
 
     /// Number of watchers.
@@ -261,7 +261,7 @@ impl<T> Listeners<T> {
         self.watchers.len()
     }
 
-    /// Number of configs that somebody watches.
+    /// Number of names that somebody watches.
     pub fn keys(&self) -> usize {
         self.keys.len()
     }
@@ -276,12 +276,9 @@ impl<T> Listeners<T> {
         self.cost_bytes
     }
 
-    /// Memory that a watch is charged with: its two sides, the key's as if nobody shared it, and what a
-    /// poll or a connection keeps itself. Measured: 300,000 watches of as many names take 350 bytes each;
-    /// a connection finds them by name, which is another 130 at most.
-    pub fn cost_of(name: &ConfigKey) -> usize {
-        const FIXED: usize = 512;
-        FIXED + 2 * name.as_bytes().len()
+    /// Memory that a watch is charged with.
+    pub fn cost_of(name: &K) -> usize {
+        K::WATCH_BYTES + 2 * name.text_bytes()
     }
 }
 
@@ -290,7 +287,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::NamespaceId;
+    use crate::config::Seen;
+    use crate::model::{Md5, NamespaceId};
 
     fn key(number: u64) -> ConfigKey {
         ConfigKey::new(
@@ -298,19 +296,6 @@ mod tests {
             "g",
             &format!("d{number}"),
         )
-    }
-
-    #[test]
-    fn what_a_client_has_is_compared_with_what_there_is() {
-        let md5 = Md5::of(b"1");
-        let seen = Seen::parse(&md5.to_string().to_uppercase());
-        assert!(seen.is(Some(md5)));
-        assert!(!seen.is(Some(Md5::of(b"2"))));
-        assert!(!seen.is(None));
-        assert!(Seen::parse("").is(None));
-        assert!(!Seen::parse(" ").is(Some(md5)));
-        assert!(!Seen::parse("nonsense").is(None));
-        assert!(!Seen::parse("nonsense").is(Some(md5)));
     }
 
     #[test]
@@ -331,7 +316,7 @@ mod tests {
         listeners.unwatch(a, Slot(0));
         assert_eq!(
             listeners.of_key(&key(1)).collect::<Vec<_>>(),
-            [(&"b", Slot(0), Seen::Other)]
+            [(&"b", Slot(0), &Seen::Other)]
         );
         assert_eq!(listeners.remove(b), Some("b"));
         assert_eq!(
@@ -386,7 +371,7 @@ mod tests {
                         if let Some((_, seen)) = model.0.get_mut(&(owner, slot)) {
                             *seen = Seen::Other;
                         }
-                        let seen = model.0.get(&(owner, slot)).map(|(_, seen)| *seen);
+                        let seen = model.0.get(&(owner, slot)).map(|(_, seen)| seen);
                         assert_eq!(listeners.seen(id, Slot(slot)), seen, "seed {seed}");
                     }
                     (_, Some(at)) => {
@@ -403,7 +388,7 @@ mod tests {
                 let mut found: Vec<_> = listeners
                     .of_key(&name)
                     .map(|(owner, slot, seen)| {
-                        assert_eq!(model.0[&(*owner, slot.0)].1, seen, "seed {seed}");
+                        assert_eq!(&model.0[&(*owner, slot.0)].1, seen, "seed {seed}");
                         (*owner, slot.0)
                     })
                     .collect();
@@ -431,7 +416,7 @@ mod tests {
             let cost = model
                 .0
                 .values()
-                .map(|(name, _)| Listeners::<u64>::cost_of(name))
+                .map(|(name, _)| Listeners::<ConfigKey, Seen, u64>::cost_of(name))
                 .sum::<usize>();
             assert_eq!(listeners.cost_bytes(), cost, "seed {seed}");
         }
