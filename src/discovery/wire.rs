@@ -216,11 +216,7 @@ fn service(service: Option<pb::Service>) -> Result<ServiceKey, WireError> {
 
 fn endpoint(ip: &str, port: u32, cluster: &str) -> Result<Endpoint, WireError> {
     let port = u16::try_from(port).map_err(|_| WireError::Impossible("a port above 65535"))?;
-    Ok(Endpoint {
-        ip: ip.into(),
-        port,
-        cluster: cluster.into(),
-    })
+    Ok(Endpoint::exact(ip, port, cluster))
 }
 
 /// Those of one service that stand together share its name.

@@ -1,7 +1,7 @@
 //! Where an instance is reached, within its service.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// `ip:port:cluster`: what tells the instances of a service apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +14,9 @@ pub struct Endpoint {
     pub cluster: Arc<str>,
 }
 
+/// The name that nearly all clusters have, once for all.
+static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| Endpoint::DEFAULT_CLUSTER.into());
+
 impl Endpoint {
     /// The cluster of whoever names none.
     pub const DEFAULT_CLUSTER: &'static str = "DEFAULT";
@@ -24,10 +27,19 @@ impl Endpoint {
             "" => Endpoint::DEFAULT_CLUSTER,
             cluster => cluster,
         };
+        Endpoint::exact(ip.trim(), port, cluster)
+    }
+
+    /// These very texts.
+    pub fn exact(ip: &str, port: u16, cluster: &str) -> Endpoint {
+        let cluster = match cluster {
+            Endpoint::DEFAULT_CLUSTER => Arc::clone(&DEFAULT),
+            cluster => cluster.into(),
+        };
         Endpoint {
-            ip: ip.trim().into(),
+            ip: ip.into(),
             port,
-            cluster: cluster.into(),
+            cluster,
         }
     }
 }

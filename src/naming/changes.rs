@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::own::RecordId;
 use super::record::{RecordKey, Revision};
 
 /// Removals that are remembered at most. Beyond it the oldest are forgotten, and a peer that has not heard
@@ -29,9 +30,9 @@ pub(super) struct Changes {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// Written; the registry has what it says.
-    Written(RecordKey),
-    /// Removed.
-    Gone(RecordKey),
+    Written(RecordId),
+    /// Removed. In a box: nearly all changes are of the other kind.
+    Gone(Box<RecordKey>),
 }
 
 impl Changes {
@@ -40,18 +41,13 @@ impl Changes {
         self.newest
     }
 
-    /// Records that there are.
-    pub(super) fn records(&self) -> usize {
-        self.by_revision.len() - self.gone.len()
-    }
-
     /// Notes that a record was written, in the place of its change `before`.
-    pub(super) fn written(&mut self, key: RecordKey, before: Option<Revision>) -> Revision {
+    pub(super) fn written(&mut self, record: RecordId, before: Option<Revision>) -> Revision {
         if let Some(before) = before {
             self.by_revision.remove(&before);
         }
         self.newest.0 += 1;
-        self.by_revision.insert(self.newest, Change::Written(key));
+        self.by_revision.insert(self.newest, Change::Written(record));
         self.newest
     }
 
@@ -59,7 +55,7 @@ impl Changes {
     pub(super) fn removed(&mut self, key: RecordKey, before: Revision) {
         self.by_revision.remove(&before);
         self.newest.0 += 1;
-        self.by_revision.insert(self.newest, Change::Gone(key));
+        self.by_revision.insert(self.newest, Change::Gone(Box::new(key)));
         self.gone.insert(self.newest);
         if self.gone.len() > GONE_MAX
             && let Some(oldest) = self.gone.first().copied()
@@ -149,16 +145,16 @@ mod tests {
     #[test]
     fn each_record_stands_at_its_newest_change() {
         let mut changes = Changes::default();
-        let first = changes.written(key(1), None);
-        changes.written(key(2), None);
-        let again = changes.written(key(1), Some(first));
+        let first = changes.written(RecordId(1), None);
+        changes.written(RecordId(2), None);
+        let again = changes.written(RecordId(1), Some(first));
         changes.removed(key(1), again);
         let all: Vec<_> = changes.behind(Revision(0)).unwrap().collect();
         assert_eq!(
             all,
             [
-                (Revision(2), &Change::Written(key(2))),
-                (Revision(4), &Change::Gone(key(1)))
+                (Revision(2), &Change::Written(RecordId(2))),
+                (Revision(4), &Change::Gone(Box::new(key(1))))
             ]
         );
         assert_eq!(changes.behind(Revision(2)).unwrap().count(), 1);
@@ -174,7 +170,7 @@ mod tests {
     fn removals_are_bounded() {
         let mut changes = Changes::default();
         for _ in 0..GONE_MAX + 5 {
-            let revision = changes.written(key(1), None);
+            let revision = changes.written(RecordId(1), None);
             changes.removed(key(1), revision);
         }
         assert_eq!(changes.by_revision.len(), GONE_MAX);

@@ -1,7 +1,7 @@
 //! What time does to the registry.
 
 use super::bugs::{Bug, has};
-use super::record::{Body, Owner, Record};
+use super::record::{Body, Owner, Record, RecordKey};
 use super::registry::{Registry, Timer};
 
 /// After so long without instances a service that nobody made on purpose is forgotten, ms.
@@ -69,11 +69,10 @@ impl Registry {
     }
 
     fn ring(&mut self, now_ms: u64, timer: Timer) {
-        let Timer {
-            service,
-            endpoint,
-            at_ms,
-        } = timer;
+        let Timer { record: id, at_ms } = timer;
+        let Some(RecordKey { service, endpoint, .. }) = self.own.get(id).cloned() else {
+            return;
+        };
         let Some(record) = self.own_record(&service, &endpoint, &Owner::Beats) else {
             return;
         };
@@ -105,15 +104,11 @@ impl Registry {
             .and_then(|service| service.entries.get_mut(&endpoint));
         if let Some(record) = entry.and_then(|entry| entry.record_mut(me, &Owner::Beats)) {
             record.timer_ms = again_ms;
-            let at_ms = again_ms;
-            self.timers.set(
-                at_ms,
-                Timer {
-                    service,
-                    endpoint,
-                    at_ms,
-                },
-            );
+            let timer = Timer {
+                record: id,
+                at_ms: again_ms,
+            };
+            self.timers.set(again_ms, timer);
         }
     }
 

@@ -18,6 +18,7 @@ mod checker;
 mod expiry;
 mod instance;
 mod overlay;
+mod own;
 mod record;
 mod registry;
 mod replica;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::model::{Endpoint, ServiceKey};
 
 use super::instance::Instance;
+use super::own::RecordId;
 use super::stamp::Stamp;
 
 /// A node since one of its starts. It alone changes the records that carry its name, so there is one
@@ -64,6 +65,8 @@ pub enum Body {
 pub struct Record {
     /// Who says it.
     pub origin: Origin,
+    /// Its place among the records of this node.
+    pub(super) id: RecordId,
     /// What keeps it alive.
     pub owner: Owner,
     /// Of several records of one instance the highest stamp wins. Drawn by acts of clients alone, never by

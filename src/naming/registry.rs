@@ -1,5 +1,7 @@
 //! Everything this node knows about services: its own records and the copies of other nodes' records.
 
+mod listed;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -7,9 +9,10 @@ use std::sync::Arc;
 use crate::model::{Endpoint, ServiceKey};
 
 use super::bugs::{Bug, has};
-use super::changes::{Changes, Digest, bucket_of};
+use super::changes::{Changes, Digest};
 use super::expiry::TOMBSTONE_MAX_MS;
 use super::instance::{BEAT_INTERVAL_MS, DELETE_TIMEOUT_MS, Instance};
+use super::own::{Own, RecordId};
 use super::overlay::{ClusterMetadata, InstanceOverride, Overlay, ServiceMetadata};
 use super::record::{Body, Origin, Owner, Record, RecordKey, Revision};
 use super::replica::Copies;
@@ -68,8 +71,8 @@ pub struct WrongKind {
 /// Asks to look at the record that beats keep alive, or at the tombstone in its place.
 #[derive(Debug)]
 pub(super) struct Timer {
-    pub(super) service: ServiceKey,
-    pub(super) endpoint: Endpoint,
+    /// The record, or another one that has got its id since; looking at that for nothing costs little.
+    pub(super) record: RecordId,
     /// When it rings; the record knows which of its timers counts.
     pub(super) at_ms: u64,
 }
@@ -95,8 +98,12 @@ pub struct Registry {
     pub(super) services: HashMap<ServiceKey, Service>,
     /// The names of `services`, in order, for pages.
     names: BTreeSet<ServiceKey>,
+    /// Those that lists show.
+    listed: listed::Listed,
     /// What each connection of this node keeps alive.
-    connections: HashMap<Arc<str>, BTreeSet<(ServiceKey, Endpoint)>>,
+    pub(super) connections: HashMap<Arc<str>, BTreeSet<RecordId>>,
+    /// What the records of this node are about.
+    pub(super) own: Own,
     pub(super) changes: Changes,
     pub(super) digest: Digest,
     pub(super) copies: BTreeMap<Origin, Copies>,
@@ -105,7 +112,7 @@ pub struct Registry {
     /// Up to where every member has confirmed the changes of this node.
     pub(super) confirmed_by_all: Revision,
     /// Tombstones of this node.
-    tombstones: usize,
+    pub(super) tombstones: usize,
 }
 
 impl Registry {
@@ -116,7 +123,9 @@ impl Registry {
             clock,
             services: HashMap::new(),
             names: BTreeSet::new(),
+            listed: listed::Listed::default(),
             connections: HashMap::new(),
+            own: Own::default(),
             changes: Changes::default(),
             digest: Digest::default(),
             copies: BTreeMap::new(),
@@ -178,8 +187,8 @@ impl Registry {
         self.expect_kind(service, Kind::Ephemeral)?;
         let owner = Owner::Connection(Arc::clone(connection));
         let kept: BTreeSet<&Endpoint> = set.iter().map(|(endpoint, _, _)| endpoint).collect();
-        let gone = self.kept_by(connection, service);
-        let gone: Vec<Endpoint> = gone.filter(|before| !kept.contains(before)).cloned().collect();
+        let mut gone = self.kept_by(connection, service);
+        gone.retain(|before| !kept.contains(before));
         for endpoint in gone {
             self.remove_own(now_ms, service, &endpoint, &owner);
         }
@@ -281,8 +290,10 @@ impl Registry {
     /// A connection is gone, and with it what it kept alive.
     pub fn disconnect(&mut self, now_ms: u64, connection: &Arc<str>) {
         let owner = Owner::Connection(Arc::clone(connection));
-        for (service, endpoint) in self.connections.remove(connection).unwrap_or_default() {
-            self.remove_own(now_ms, &service, &endpoint, &owner);
+        for id in self.connections.remove(connection).unwrap_or_default() {
+            if let Some(RecordKey { service, endpoint, .. }) = self.own.get(id).cloned() {
+                self.remove_own(now_ms, &service, &endpoint, &owner);
+            }
         }
     }
 
@@ -290,7 +301,10 @@ impl Registry {
     /// written again.
     pub fn reassert(&mut self, now_ms: u64, connection: &Arc<str>) {
         let owner = Owner::Connection(Arc::clone(connection));
-        for (service, endpoint) in self.connections.get(connection).cloned().unwrap_or_default() {
+        for id in self.connections.get(connection).cloned().unwrap_or_default() {
+            let Some(RecordKey { service, endpoint, .. }) = self.own.get(id).cloned() else {
+                continue;
+            };
             let winner = self.entry(&service, &endpoint).and_then(Entry::winner);
             if winner.is_some_and(Record::is_live) {
                 continue;
@@ -320,11 +334,6 @@ impl Registry {
     pub fn version(&self, service: &ServiceKey) -> Option<(Stamp, Stamp)> {
         let service = self.services.get(service)?;
         Some((service.content, service.stamp))
-    }
-
-    /// Records of this node, tombstones among them.
-    pub fn own_records(&self) -> usize {
-        self.changes.records()
     }
 
     /// Services that are known.
@@ -463,6 +472,7 @@ impl Registry {
         let before = service.overlay.clone();
         change(&mut service.overlay);
         if service.overlay != before {
+            self.relist(key);
             self.changed(now_ms, key, Stamp::default());
         }
     }
@@ -497,30 +507,6 @@ impl Registry {
         }
     }
 
-    fn kept_by<'a>(
-        &'a self,
-        connection: &str,
-        service: &'a ServiceKey,
-    ) -> impl Iterator<Item = &'a Endpoint> + use<'a> {
-        // The least of all endpoints.
-        let least = Endpoint {
-            ip: "".into(),
-            port: 0,
-            cluster: "".into(),
-        };
-        let kept = self.connections.get(connection);
-        let kept = kept
-            .into_iter()
-            .flat_map(move |kept| kept.range((service.clone(), least.clone())..));
-        kept.take_while(move |(name, _)| name == service)
-            .map(|(_, endpoint)| endpoint)
-    }
-
-    /// Number of instances that a connection keeps alive.
-    pub fn kept(&self, connection: &str) -> usize {
-        self.connections.get(connection).map_or(0, BTreeSet::len)
-    }
-
     /// A sign of life that changes nothing.
     fn touch(&mut self, now_ms: u64, service: &ServiceKey, endpoint: &Endpoint, owner: &Owner) {
         let me = self.me;
@@ -550,109 +536,6 @@ impl Registry {
         self.write_own(now_ms, service, endpoint, owner, stamp, body);
     }
 
-    pub(super) fn write_own(
-        &mut self,
-        now_ms: u64,
-        service: &ServiceKey,
-        endpoint: &Endpoint,
-        owner: &Owner,
-        stamp: Stamp,
-        body: Body,
-    ) {
-        let me = self.me;
-        let key = RecordKey {
-            service: service.clone(),
-            endpoint: endpoint.clone(),
-            owner: owner.clone(),
-        };
-        let before = self.own_record(service, endpoint, owner).cloned();
-        let revision = self
-            .changes
-            .written(key, before.as_ref().map(|record| record.revision));
-        // A timer that turns a record unhealthy is no sign of life.
-        let heard_ms = match &before {
-            Some(record) if record.stamp == stamp => record.heard_ms,
-            _ => now_ms,
-        };
-        let mut record = Record {
-            origin: me,
-            owner: owner.clone(),
-            stamp,
-            revision,
-            body,
-            heard_ms,
-            timer_ms: before.as_ref().map_or(u64::MAX, |record| record.timer_ms),
-        };
-        self.tombstones += usize::from(!record.is_live());
-        let bucket = bucket_of(service);
-        if let Some(before) = &before {
-            self.tombstones -= usize::from(!before.is_live());
-            self.digest.toggle(bucket, before.digest(service, endpoint));
-        }
-        self.digest.toggle(bucket, record.digest(service, endpoint));
-        match owner {
-            Owner::Beats => self.arm(&mut record, service, endpoint),
-            Owner::Connection(id) => {
-                let kept = self.connections.entry(Arc::clone(id)).or_default();
-                kept.insert((service.clone(), endpoint.clone()));
-            }
-        }
-        self.edit(now_ms, service, endpoint, stamp, |entry| {
-            match entry.record_mut(me, &record.owner) {
-                Some(old) => *old = record,
-                None => entry.records.push(record),
-            }
-        });
-    }
-
-    /// Has the record looked at when it is due; a timer that rings earlier will do.
-    fn arm(&mut self, record: &mut Record, service: &ServiceKey, endpoint: &Endpoint) {
-        let due_ms = record.due_ms();
-        if due_ms < record.timer_ms {
-            record.timer_ms = due_ms;
-            let timer = Timer {
-                service: service.clone(),
-                endpoint: endpoint.clone(),
-                at_ms: due_ms,
-            };
-            self.timers.set(due_ms, timer);
-        }
-    }
-
-    pub(super) fn remove_own(
-        &mut self,
-        now_ms: u64,
-        service: &ServiceKey,
-        endpoint: &Endpoint,
-        owner: &Owner,
-    ) {
-        let Some(record) = self.own_record(service, endpoint, owner).cloned() else {
-            return;
-        };
-        self.tombstones -= usize::from(!record.is_live());
-        let bucket = bucket_of(service);
-        if !has(Bug::RemovedStaysInDigest) {
-            self.digest.toggle(bucket, record.digest(service, endpoint));
-        }
-        let key = RecordKey {
-            service: service.clone(),
-            endpoint: endpoint.clone(),
-            owner: owner.clone(),
-        };
-        self.changes.removed(key, record.revision);
-        if let Owner::Connection(id) = owner
-            && let Some(kept) = self.connections.get_mut(id)
-        {
-            kept.remove(&(service.clone(), endpoint.clone()));
-        }
-        let me = self.me;
-        self.edit(now_ms, service, endpoint, Stamp::default(), |entry| {
-            entry.records.retain(|record| {
-                record.origin != me || (record.owner != *owner && !has(Bug::DisconnectTakesAll))
-            });
-        });
-    }
-
     /// Changes what is said about an instance, and tells if readers see it. `stamp` is one that the
     /// service's may not stay below.
     pub(super) fn edit(
@@ -664,13 +547,17 @@ impl Registry {
         edit: impl FnOnce(&mut Entry),
     ) {
         let service = self.service_mut(now_ms, key);
-        let was_empty = service.empty_since.is_some();
+        let (was_empty, instances) = (service.empty_since.is_some(), service.live);
         let differs = service.edit(endpoint, now_ms, edit);
-        let is_empty = service.empty_since.is_some();
+        let (is_empty, instances_now) = (service.empty_since.is_some(), service.live);
+        self.listed.instances = self.listed.instances + instances_now - instances;
         match (was_empty, is_empty) {
             (true, false) => self.events.push(Event::Appeared(key.clone())),
             (false, true) => self.events.push(Event::Vanished(key.clone())),
             _ => {}
+        }
+        if was_empty != is_empty {
+            self.relist(key);
         }
         if differs {
             self.changed(now_ms, key, stamp);

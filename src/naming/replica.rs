@@ -14,6 +14,7 @@ use crate::model::{Endpoint, ServiceKey};
 
 use super::bugs::{Bug, has};
 use super::changes::{Change, Digest, bucket_of};
+use super::own::RecordId;
 use super::record::{Body, Origin, Record, RecordKey, Revision};
 use super::registry::{Event, Registry};
 use super::stamp::Stamp;
@@ -106,8 +107,11 @@ impl Registry {
             }
             let (key, record) = match change {
                 Change::Gone(_) if has(Bug::RemovalsAreNotSent) => continue,
-                Change::Gone(key) => (key, None),
-                Change::Written(key) => (key, self.own_record(&key.service, &key.endpoint, &key.owner)),
+                Change::Gone(key) => (&**key, None),
+                Change::Written(id) => match self.own.get(*id) {
+                    Some(key) => (key, self.own_record(&key.service, &key.endpoint, &key.owner)),
+                    None => continue,
+                },
             };
             deltas.push(self.delta(key.clone(), revision, record));
             if deltas.len() == count_max {
@@ -327,6 +331,7 @@ impl Registry {
         let covers = matches!(body, Body::Tombstone { .. });
         let record = Record {
             origin,
+            id: RecordId::NONE,
             owner: key.owner.clone(),
             stamp,
             revision,
@@ -351,10 +356,7 @@ impl Registry {
             &key.service,
             &key.endpoint,
             service_stamp,
-            |entry| match entry.record_mut(origin, &record.owner) {
-                Some(old) => *old = record,
-                None => entry.records.push(record),
-            },
+            |entry| entry.put(record),
         );
         if covers {
             self.tell_covered(&key.service, &key.endpoint);

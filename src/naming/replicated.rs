@@ -106,6 +106,12 @@ impl Registry {
         }
     }
 
+    /// True for a service without instances of either kind, known or not.
+    pub fn is_without_instances(&self, service: &ServiceKey) -> bool {
+        let service = self.services.get(service);
+        service.is_none_or(|service| service.empty_since.is_some())
+    }
+
     /// Where this registry holds values of the replicated state.
     fn replicated(&self) -> HashSet<Place> {
         let mut places = HashSet::new();

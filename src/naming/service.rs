@@ -55,6 +55,18 @@ impl Entry {
         records.find(|record| record.origin == origin && record.owner == *owner)
     }
 
+    /// Puts a record in the place of that of the same owner.
+    pub(super) fn put(&mut self, record: Record) {
+        match self.record_mut(record.origin, &record.owner) {
+            Some(old) => *old = record,
+            None => {
+                // Nearly always the only one.
+                self.records.reserve_exact(1);
+                self.records.push(record);
+            }
+        }
+    }
+
     /// The highest stamp of any record here.
     pub(super) fn highest(&self) -> Stamp {
         let stamps = self.records.iter().map(|record| record.stamp);
@@ -75,6 +87,8 @@ pub(super) struct Service {
     /// The stamp at the last change of what readers see; `stamp` may have been raised since.
     pub(super) content: Stamp,
     pub(super) entries: BTreeMap<Endpoint, Entry>,
+    /// Entries that readers may see: neither tombstones alone nor nothing.
+    pub(super) live: usize,
     pub(super) overlay: Overlay,
     /// Since when nothing is registered, monotonic ms; `None` while something is.
     pub(super) empty_since: Option<u64>,
@@ -87,6 +101,7 @@ impl Service {
             stamp: Stamp::default(),
             content: Stamp::default(),
             entries: BTreeMap::new(),
+            live: 0,
             overlay: Overlay::default(),
             empty_since: Some(now_ms),
         }
@@ -104,9 +119,15 @@ impl Service {
                 self.entries.remove(endpoint);
             }
         }
-        let is_empty = self.instances().next().is_none();
-        self.empty_since = is_empty.then(|| self.empty_since.unwrap_or(now_ms));
-        before != self.seen(endpoint)
+        let after = self.seen(endpoint);
+        self.live = self.live + usize::from(after.is_some()) - usize::from(before.is_some());
+        self.empty_since = (self.live == 0).then(|| self.empty_since.unwrap_or(now_ms));
+        before != after
+    }
+
+    /// True for a service that lists show.
+    pub(super) fn is_listed(&self) -> bool {
+        self.live > 0 || self.overlay.service.is_some()
     }
 
     /// What readers see of an endpoint.
