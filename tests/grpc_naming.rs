@@ -11,7 +11,7 @@ mod node;
 mod support;
 
 use node::Node;
-use proto::nacos::naming::InstanceRequest;
+use proto::nacos::naming::{InstanceRequest, PersistentInstanceRequest};
 use serde_json::json;
 use support::{at, batch, deregister, list, ports, query, register, stamp, subscribe};
 
@@ -286,5 +286,39 @@ async fn a_large_service_is_pushed_whole() {
     publisher.ask(&batch("shop", &ports)).await;
     let all: Vec<i64> = (1..=3_000).collect();
     subscriber.told_of(&all).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_persistent_instance_stays_when_its_client_goes() {
+    let node = Node::start().await;
+    let (mut client, mut reader) = (node.client().await, node.client().await);
+    let persistent = |kind: &'static str| PersistentInstanceRequest {
+        group_name: "g".into(),
+        service_name: "shop".into(),
+        kind: kind.into(),
+        instance: at(80),
+        ..PersistentInstanceRequest::default()
+    };
+    reader.ask(&subscribe("shop", "")).await;
+    let answer = client.ask(&persistent("registerInstance")).await;
+    assert_eq!(answer.type_name, "InstanceResponse");
+    assert_eq!(
+        answer.body,
+        json!({"resultCode": 200, "errorCode": 0, "success": true, "type": "registerInstance"})
+    );
+    let push = reader.told_of(&[80]).await;
+    assert_eq!(push["serviceInfo"]["hosts"][0]["ephemeral"], json!(false));
+    let refused = reader.ask(&register("shop", 81)).await;
+    assert_eq!(
+        refused.body["errorCode"],
+        json!(400),
+        "no ephemeral one beside it: {}",
+        refused.body
+    );
+    drop(client);
+    assert_eq!(ports(&reader.ask(&query("shop")).await.body), [80]);
+    reader.ask(&persistent("deregisterInstance")).await;
+    reader.told_of(&[]).await;
     node.stop().await;
 }

@@ -37,7 +37,7 @@ const LABELS_MAX: usize = 64;
 const TEXT_BYTES_MAX: usize = 512;
 
 /// What this server tells clients that it can do. What is not here makes them use their way around.
-const ABILITIES: &[&str] = &["fuzzyWatch"];
+const ABILITIES: &[&str] = &["fuzzyWatch", "supportPersistentInstanceByGrpc"];
 
 /// The work of a stream that has begun.
 pub(super) fn begin(

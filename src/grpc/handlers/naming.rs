@@ -5,7 +5,7 @@ mod reading;
 
 use proto::nacos::naming::{
     BatchInstanceRequest, BatchInstanceResponse, Instance as Sent, InstanceRequest, InstanceResponse,
-    ServiceListRequest, ServiceListResponse,
+    PersistentInstanceRequest, ServiceListRequest, ServiceListResponse,
 };
 use proto::nacos::{Response, Text};
 
@@ -29,6 +29,7 @@ pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
 const ROWS: &[Row] = rows! {
     InstanceRequest => InstanceResponse: instance;
     BatchInstanceRequest => BatchInstanceResponse: batch;
+    PersistentInstanceRequest => InstanceResponse: persistent;
     ServiceListRequest => ServiceListResponse: list;
 };
 
@@ -69,6 +70,32 @@ async fn batch<'a>(
     Ok(BatchInstanceResponse {
         kind: request.kind,
         ..BatchInstanceResponse::ok()
+    })
+}
+
+/// One instance that stays until it is deregistered, whoever registered it.
+async fn persistent<'a>(
+    call: &'a Call,
+    request: PersistentInstanceRequest<'a>,
+) -> Result<InstanceResponse<'a>, Failure> {
+    let service = service(&request.namespace, &request.group_name, &request.service_name)?;
+    let (kind, services) = (request.kind, call.services());
+    match &*kind {
+        "registerInstance" => {
+            let (endpoint, instance, healthy) = one(request.instance)?;
+            services
+                .register_persistent(service, endpoint, instance, healthy)
+                .await?;
+        }
+        "deregisterInstance" => {
+            let endpoint = new_instance(request.instance)?.endpoint()?;
+            services.deregister_persistent(service, endpoint).await?;
+        }
+        other => return Err(unknown_kind(other)),
+    }
+    Ok(InstanceResponse {
+        kind,
+        ..InstanceResponse::ok()
     })
 }
 
