@@ -213,6 +213,7 @@ NO_UDP = "it is pushed to over its connection"
 NO_PICK = "it does not choose among instances"
 NO_INITIAL = "what is there when it subscribes is not told"
 NO_ILL = "its filter is healthy ones or all"
+WEIGHTLESS = "instances of weight 0 are listed as all others"
 NO_EMPTIES = "an empty list is ignored, and what was there before is kept"
 LATE = "its first beat comes 10 s after it started"
 NO_LIST = "no list of services in its interface"
@@ -239,7 +240,7 @@ ALL = [
            quirks={"bulk": 6, "relisten": 15, "deaf": True, "compares": COMPARES, "pick": NO_PICK}),
     Python0("python0", "0.1.17",
             {**HTTP, "1m": IN_THE_LINE, "9m": IN_THE_LINE, "10000": PULLERS, "services": NO_LIST, "udp": NO_PORT},
-            quirks={"initial": NO_INITIAL, "pick": NO_PICK, "both healths": NO_ILL}),
+            quirks={"initial": NO_INITIAL, "pick": NO_PICK, "both healths": NO_ILL, "weightless": WEIGHTLESS}),
     Node("node", "2.6.3", {**HTTP, "services": NO_LIST},
          quirks={"empties": NO_EMPTIES, "pick": NO_PICK, "late beat": LATE}),
     # After a reconnect it listens to nothing until its next comparison, which comes every 60 s.

@@ -37,6 +37,8 @@ def subscribe(client, command, say):
         group_name=command["group"],
         clusters=",".join(command["clusters"]) or None,
     )
+    # By itself its poll ends for ever with the first error.
+    client.subscribe_timer_manager.all_timers()[f"service-subscribe-timer-{service}"].set_ignore_ex(True)
     return True
 
 
