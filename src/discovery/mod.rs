@@ -19,7 +19,7 @@ pub mod forward;
 mod network;
 mod node;
 mod reserve;
-mod wire;
+pub mod wire;
 
 pub use answers::{CACHE_MS, Form, instance_id};
 pub use forward::{Act, Done, What};

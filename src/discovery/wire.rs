@@ -3,6 +3,8 @@
 //! Whatever comes in is checked for being possible, and bounded by the frame it comes in; nothing here
 //! panics. What it means is checked by its reader.
 
+mod size;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,7 +20,7 @@ use crate::naming::{
 
 /// A frame is no message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum WireError {
+pub enum WireError {
     /// No protobuf.
     #[error("not a message of naming: {0}")]
     Protobuf(#[from] prost::DecodeError),
@@ -28,7 +30,7 @@ pub(super) enum WireError {
 }
 
 /// A message of the protocol.
-pub(super) fn encode_message(message: &Message) -> Bytes {
+pub fn encode_message(message: &Message) -> Bytes {
     use pb::distro::Message as Wire;
     let wire = match message {
         Message::Hello {
@@ -83,8 +85,9 @@ pub(super) fn encode_message(message: &Message) -> Bytes {
 ///
 /// # Errors
 /// See [`WireError`].
-pub(super) fn decode_message(frame: Bytes) -> Result<Option<Message>, WireError> {
+pub fn decode_message(frame: Bytes) -> Result<Option<Message>, WireError> {
     use pb::distro::Message as Wire;
+    size::check(&frame, &size::DISTRO)?;
     let Some(wire) = pb::Distro::decode(frame)?.message else {
         return Ok(None);
     };
@@ -119,7 +122,7 @@ pub(super) fn decode_message(frame: Bytes) -> Result<Option<Message>, WireError>
         Wire::Tell(pb::Tell {}) => Message::Tell,
         Wire::Ask(ask) => Message::Ask {
             origin: origin(ask.origin)?,
-            buckets: ask.buckets.into_iter().map(bucket).collect::<Result<_, _>>()?,
+            buckets: buckets(ask.buckets)?,
         },
         Wire::Bucket(all) => Message::Bucket(Bucket {
             origin: origin(all.origin)?,
@@ -131,7 +134,7 @@ pub(super) fn decode_message(frame: Bytes) -> Result<Option<Message>, WireError>
 }
 
 /// A frame of a forwarding link.
-pub(super) fn encode_forward(frame: &Frame) -> Bytes {
+pub fn encode_forward(frame: &Frame) -> Bytes {
     use pb::forward::Frame as Wire;
     let (id, frame) = match frame {
         Frame::Request(Request { id, act }) => (*id, Wire::Act(act_to_wire(act))),
@@ -148,8 +151,9 @@ pub(super) fn encode_forward(frame: &Frame) -> Bytes {
 ///
 /// # Errors
 /// See [`WireError`].
-pub(super) fn decode_forward(frame: Bytes) -> Result<Option<Frame>, WireError> {
+pub fn decode_forward(frame: Bytes) -> Result<Option<Frame>, WireError> {
     use pb::forward::Frame as Wire;
+    size::check(&frame, &size::FORWARD)?;
     let pb::Forward { id, frame } = pb::Forward::decode(frame)?;
     Ok(match frame {
         None => None,
@@ -179,6 +183,14 @@ fn bucket(bucket: u32) -> Result<usize, WireError> {
     let bucket = bucket as usize;
     let impossible = WireError::Impossible("a bucket that does not exist");
     (bucket < BUCKETS).then_some(bucket).ok_or(impossible)
+}
+
+fn buckets(asked: Vec<u32>) -> Result<Vec<usize>, WireError> {
+    // Each is answered with all its records.
+    if asked.len() > BUCKETS {
+        return Err(WireError::Impossible("more buckets than there are"));
+    }
+    asked.into_iter().map(bucket).collect()
 }
 
 fn heard_to_wire(heard: &Heard) -> pb::Heard {
