@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod model;
 pub mod namespace;
 pub mod naming;
+pub mod probe;
 pub mod push;
 pub mod recover_cli;
 pub mod seeded;

@@ -5,7 +5,9 @@ mod aside;
 mod discovery;
 mod feature_level;
 mod formation;
+mod health_checks;
 mod housekeeping;
+mod naming_sweep;
 mod peers;
 mod readdress;
 mod removal;
@@ -22,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use self::formation::{FOUNDER_LISTENS, Plan};
+use self::health_checks::Checks;
 use self::peers::Peers;
 use self::removal::Removal;
 pub use self::tuning::Tuning;
@@ -119,6 +122,8 @@ impl Server {
         );
         let door = Arc::new(door.with_links(links));
 
+        let checks = Checks::open(&settings.naming, Arc::clone(&registry), Arc::clone(&reader)).await?;
+        let checked = checks.clone();
         let push = ConfigPush::new();
         let (changes, replicated) = (Arc::clone(&push), Arc::clone(&registry));
         let (core, handle, inbox) = Node::start(NodeParts {
@@ -134,6 +139,7 @@ impl Server {
             compact_every_bytes: tuning.compact_every_bytes,
             on_change: Box::new(move |events| {
                 discovery::on_change(&replicated, &events);
+                checked.on_change(&events);
                 changes.on_change(events);
             }),
             shutdown: node.clone(),
@@ -150,6 +156,13 @@ impl Server {
             settings.cluster.node_address.clone(),
         ));
         node.spawn_while_running(housekeeping::trim_history(handle.clone(), reader.clone()));
+        checks.start(handle.clone(), &node);
+        node.spawn_while_running(naming_sweep::sweep(
+            handle.clone(),
+            Arc::clone(&reader),
+            Arc::clone(&registry),
+            settings.naming.keep_empty_services,
+        ));
         node.spawn_while_running(feature_level::raise(
             handle.clone(),
             Arc::clone(&reader),

@@ -11,6 +11,7 @@ mod value;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub use self::env_file::Malformed;
 pub use self::sources::{Mistake, Mistakes, Origin, Sources};
 pub use self::table::{NOT_TAKEN, NotTaken, SETTINGS, Setting, find, markdown, not_taken_markdown};
 pub use self::value::Secret;
+use crate::model::Subnet;
 
 /// A content may have this many bytes at most, whatever the setting says (contract 00 §3: `maxContent`).
 pub const CONTENT_BYTES_MAX: u64 = 10_485_760;
@@ -37,6 +39,8 @@ pub struct Settings {
     pub cluster: Cluster,
     /// The configuration store.
     pub config: Config,
+    /// The service registry.
+    pub naming: Naming,
     /// Logs, deadlines, metrics.
     pub operation: Operation,
 }
@@ -124,6 +128,31 @@ pub struct Config {
     pub history_max: u32,
     /// For reads that do not say.
     pub default_consistency: Consistency,
+}
+
+/// The service registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Naming {
+    /// Which checks of persistent instances are made.
+    pub health_checks: HealthChecks,
+    /// Networks that checks may ask although they are none of other machines.
+    pub check_networks: Vec<Subnet>,
+    /// Ports that checks may ask.
+    pub check_ports: Vec<RangeInclusive<u16>>,
+    /// Services with settings stay when they are empty.
+    pub keep_empty_services: bool,
+}
+
+/// Which checks of persistent instances are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HealthChecks {
+    /// None.
+    #[default]
+    Off,
+    /// Those that only open a connection.
+    Tcp,
+    /// HTTP requests, too.
+    All,
 }
 
 /// Logs, deadlines, metrics.
@@ -398,12 +427,14 @@ impl Settings {
         let storage = storage(sources);
         let cluster = cluster(sources, network.grpc_port);
         let config = config(sources);
+        let naming = naming(sources);
         let operation = operation(sources);
         Settings {
             network,
             storage,
             cluster,
             config,
+            naming,
             operation,
         }
     }
@@ -501,6 +532,24 @@ fn config(sources: &mut Sources) -> Config {
             consistency,
             Consistency::default,
         ),
+    }
+}
+
+fn naming(sources: &mut Sources) -> Naming {
+    let checks = |text: &str| match text {
+        "off" => Ok(HealthChecks::Off),
+        "tcp" => Ok(HealthChecks::Tcp),
+        "all" => Ok(HealthChecks::All),
+        _ => Err("off, tcp or all is expected".to_owned()),
+    };
+    let keep = "RNACOS_NAMING_KEEP_EMPTY_SERVICES";
+    Naming {
+        health_checks: sources.take("RNACOS_NAMING_HEALTH_CHECKS", checks, HealthChecks::default),
+        check_networks: sources.take("RNACOS_NAMING_HEALTH_CHECK_NETWORKS", value::networks, Vec::new),
+        check_ports: sources.take("RNACOS_NAMING_HEALTH_CHECK_PORTS", value::port_ranges, || {
+            vec![1..=u16::MAX]
+        }),
+        keep_empty_services: sources.take(keep, value::boolean, || false),
     }
 }
 

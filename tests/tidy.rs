@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "service",
             "discovery",
             "naming",
+            "probe",
             "push",
             "state",
             "consensus",
@@ -100,6 +101,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "seeded",
         ],
     ),
+    ("probe", &["naming", "model", "clock"]),
     (
         "push",
         &[

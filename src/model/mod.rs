@@ -13,6 +13,7 @@ mod namespace_id;
 mod operation_id;
 mod page;
 mod service_key;
+mod subnet;
 pub mod validate;
 
 pub use ascii::{HttpDate, Md5Hex};
@@ -24,3 +25,4 @@ pub use namespace_id::NamespaceId;
 pub use operation_id::OperationId;
 pub use page::{Page, PageRequest};
 pub use service_key::ServiceKey;
+pub use subnet::{Subnet, WrongSubnet};

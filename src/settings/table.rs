@@ -37,6 +37,7 @@ const NETWORK: &str = "Network";
 const STORAGE: &str = "Storage";
 const CLUSTER: &str = "Cluster";
 const CONFIG: &str = "Configuration store";
+const NAMING: &str = "Service registry";
 const OPERATION: &str = "Operation";
 
 const fn row(
@@ -209,6 +210,38 @@ pub const SETTINGS: &[Setting] = &[
         "What a config read without `consistency=` gets: the state of the node asked (may lag by milliseconds), or one that has seen every write acknowledged before the read began (asks the leader).",
     ),
     row(
+        NAMING,
+        "RNACOS_NAMING_HEALTH_CHECKS",
+        "naming-health-checks",
+        "off|tcp|all",
+        "off",
+        "Checks of persistent instances by the responsible node: none, connections only, or HTTP requests too. Whoever may register can have any machine asked that this one reaches, and learns whether it answers. Off: instances stay as healthy as they were registered or told.",
+    ),
+    row(
+        NAMING,
+        "RNACOS_NAMING_HEALTH_CHECK_NETWORKS",
+        "naming-health-check-networks",
+        "LIST",
+        "none",
+        "Networks that checks may ask besides, such as `127.0.0.0/8,fe80::/10`. Without it they ask neither this machine nor link-local, multicast or metadata addresses of clouds.",
+    ),
+    row(
+        NAMING,
+        "RNACOS_NAMING_HEALTH_CHECK_PORTS",
+        "naming-health-check-ports",
+        "LIST",
+        "1-65535",
+        "Ports that checks may ask, such as `80,8000-8999`.",
+    ),
+    row(
+        NAMING,
+        "RNACOS_NAMING_KEEP_EMPTY_SERVICES",
+        "naming-keep-empty-services",
+        "BOOL",
+        "false",
+        "Keep services that were created, or have settings, when they have had no instance for 60 s. Nacos removes them, with their settings.",
+    ),
+    row(
         OPERATION,
         "RNACOS_WRITE_TIMEOUT_MS",
         "write-timeout-ms",
@@ -269,7 +302,8 @@ const fn refused(name: &'static str, why: &'static str) -> NotTaken {
 const NO_CONSOLE: &str = "there is no console yet";
 const NO_AUTH: &str =
     "there is no authentication yet: keep the ports behind a firewall, or set RNACOS_SDK_HOST=127.0.0.1";
-const NO_NAMING: &str = "there is no service registry yet";
+const BEAT_TIMEOUTS: &str =
+    "15 s and 30 s without a beat, as in Nacos; an instance asks for others in its metadata (preserved.*)";
 const NO_LDAP: &str = "there is no LDAP login yet";
 const NO_OAUTH2: &str = "there is no OAuth2 login yet";
 
@@ -314,13 +348,16 @@ pub const NOT_TAKEN: &[NotTaken] = &[
         "RNACOS_METRICS_LOG_INTERVAL_SECOND",
         "metrics are not logged: scrape /metrics",
     ),
-    no("RNACOS_NAMING_HEALTH_TIMEOUT_SECOND", NO_NAMING),
-    no("RNACOS_NAMING_INSTANCE_TIMEOUT_SECOND", NO_NAMING),
+    no("RNACOS_NAMING_HEALTH_TIMEOUT_SECOND", BEAT_TIMEOUTS),
+    no("RNACOS_NAMING_INSTANCE_TIMEOUT_SECOND", BEAT_TIMEOUTS),
     no(
         "RNACOS_NAMING_PERPETUAL_INSTANCE_PROBE_INTERVAL_SECOND",
-        NO_NAMING,
+        "the interval follows how fast an instance answers: RNACOS_NAMING_HEALTH_CHECKS",
     ),
-    no("RNACOS_NAMING_INSTANCE_METADATA_PERSISTENCE_ENABLE", NO_NAMING),
+    no(
+        "RNACOS_NAMING_INSTANCE_METADATA_PERSISTENCE_ENABLE",
+        "what operators set for instances is always kept in the log",
+    ),
     no(
         "RNACOS_GRPC_DETECTION_TIMEOUT_SECOND",
         "silent clients are asked after 20 s and closed 5 s later, as by the Java server",

@@ -1,6 +1,9 @@
 //! Texts of settings to values. An error says what is expected; the caller adds name and value.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+
+use crate::model::Subnet;
 
 /// A text that is never shown, not even by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
@@ -110,6 +113,24 @@ pub(super) fn bytes(value: &str) -> Parsed<u64> {
     number.checked_mul(factor).ok_or_else(expected)
 }
 
+/// A comma list of networks.
+pub(super) fn networks(value: &str) -> Parsed<Vec<Subnet>> {
+    let each = value.split(',').map(|text| text.trim().parse::<Subnet>());
+    each.collect::<Result<_, _>>()
+        .map_err(|_| "a comma list of networks such as 127.0.0.0/8 is expected".to_owned())
+}
+
+/// A comma list of ports and ranges of them.
+pub(super) fn port_ranges(value: &str) -> Parsed<Vec<RangeInclusive<u16>>> {
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let range = first.trim().parse().ok()?..=last.trim().parse().ok()?;
+        (!range.is_empty() && *range.start() > 0).then_some(range)
+    };
+    let ranges: Option<Vec<_>> = value.split(',').map(range).collect();
+    ranges.ok_or_else(|| "a comma list of ports such as 80,8000-8999 is expected".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +166,16 @@ mod tests {
         ] {
             assert!(host_port(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn ports_and_networks() {
+        assert_eq!(port_ranges("80, 8000-8999"), Ok(vec![80..=80, 8_000..=8_999]));
+        for bad in ["", "0", "80-", "90-80", "65536", "a", "1-2-3", "80,"] {
+            assert!(port_ranges(bad).is_err(), "{bad}");
+        }
+        assert_eq!(networks("127.0.0.0/8, ::1").map(|all| all.len()), Ok(2));
+        assert!(networks("").is_err() && networks("10.0.0.0/8,x").is_err());
     }
 
     #[test]

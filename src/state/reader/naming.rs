@@ -98,4 +98,31 @@ impl Reader {
         }
         self.whole(tables.applied().id.index)
     }
+
+    /// Services with settings, and the log index of the newest change to each.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn naming_services(&self) -> Result<Vec<(ServiceKey, Index)>, ReadError> {
+        let mut found = Vec::new();
+        for row in self.tables()?.scan(rows::SERVICES, &[]) {
+            let (key, row) = row?;
+            found.push((rows::read_service_key(&key)?, rows::read_service(row)?.1));
+        }
+        self.whole(found)
+    }
+
+    /// Instances for which something is set, there or not, and the log index of the newest change to that.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn naming_overrides(&self) -> Result<Vec<(ServiceKey, Endpoint, Index)>, ReadError> {
+        let mut found = Vec::new();
+        for row in self.tables()?.scan(rows::OVERRIDES, &[]) {
+            let (key, row) = row?;
+            let (service, endpoint) = rows::read_override_key(&key)?;
+            found.push((service, endpoint, rows::read_instance_override(row)?.1));
+        }
+        self.whole(found)
+    }
 }

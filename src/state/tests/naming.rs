@@ -370,6 +370,18 @@ fn random_commands_do_what_the_contract_says_and_a_registry_follows() {
 
 fn compare_points(node: &Node, model: &Model, seed: u64) {
     let reader = node.reader();
+    let services = model.services.iter();
+    let services: Vec<_> = services.map(|(key, (_, index))| (key.clone(), *index)).collect();
+    assert_eq!(reader.naming_services().expect("reads"), services, "seed {seed}");
+    let overrides = model.overrides.iter();
+    let overrides: Vec<_> = overrides
+        .map(|((key, endpoint), (_, index))| (key.clone(), endpoint.clone(), *index))
+        .collect();
+    assert_eq!(
+        reader.naming_overrides().expect("reads"),
+        overrides,
+        "seed {seed}"
+    );
     let mut random = Random(seed);
     for _ in 0..5 {
         let (service, endpoint) = (some_service(&mut random), some_endpoint(&mut random));
