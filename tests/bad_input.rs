@@ -58,6 +58,9 @@ async fn state(door: &Door) -> Vec<String> {
         format!("{configs}/listener?{kept}"),
         "/nacos/v1/console/namespaces".to_owned(),
         "/nacos/v1/ns/instance/list?serviceName=kept".to_owned(),
+        "/nacos/v1/ns/service?serviceName=kept".to_owned(),
+        "/nacos/v1/ns/service/list?pageNo=1&pageSize=100".to_owned(),
+        "/nacos/v1/ns/operator/switches".to_owned(),
     ] {
         let answer = door.get(&target).await;
         assert_eq!(answer.status, 200, "{target}: {answer:?}");

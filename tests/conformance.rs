@@ -25,6 +25,13 @@ const GROUPS: &[(&str, usize)] = &[
     ("v1.history", 11),
     ("v1.console", 22),
     ("v1.csops", 1),
+    ("v1.instance", 64),
+    ("v1.service", 25),
+    ("v1.protect", 0),
+    ("v1.catalog", 10),
+    ("v1.cluster", 8),
+    ("v1.health", 4),
+    ("v1.operator", 16),
     ("v2.console", 10),
 ];
 

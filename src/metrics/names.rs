@@ -121,6 +121,16 @@ families! {
     CONFIGS = Gauge "rnacos_configs" "Configs in this node's state.";
     CONFIG_VARIANTS = Gauge "rnacos_config_variant_keys" "Configs that have beta, tag or other variants.";
     NAMESPACES = Gauge "rnacos_namespaces" "Namespaces made by users.";
+    NAMING_READY = Gauge "rnacos_naming_ready" "1 while readers of the registry are answered; 0 while it is loaded, or waits for clients after a restart.";
+    NAMING_SERVICES = Gauge "rnacos_naming_services" "Services that lists show: with an instance, or made by an operator.";
+    NAMING_INSTANCES = Gauge "rnacos_naming_instances" "Instances of all services, unhealthy and disabled ones among them.";
+    NAMING_OWN_RECORDS = Gauge "rnacos_naming_own_records" "Records of instances that this node wrote, those of deregistrations among them.";
+    NAMING_COPIES = Gauge "rnacos_naming_copies" "Records of other nodes that this node holds.";
+    NAMING_ANSWER_BYTES = Gauge "rnacos_naming_answer_bytes" "Bytes of rendered service lists that are kept for the next reader.";
+    NAMING_FORWARDED = Gauge "rnacos_naming_forwarded_in_flight" "HTTP writes on their way to the node that is responsible for their service.";
+    DISTRO_PEERS = Gauge "rnacos_distro_peers" "Nodes whose registries this one is connected to.";
+    DISTRO_BEHIND = Gauge "rnacos_distro_unconfirmed" "Changes of this node that the slowest of them has not confirmed.";
+    DISTRO_ABSENT = Gauge "rnacos_distro_absent_origins" "Nodes that nobody hears and whose records are still kept.";
     PUSH_WAITING = Gauge "rnacos_config_listeners_waiting" "Clients that wait for changes: long polls, and gRPC connections that have listened.";
     PUSH_KEYS = Gauge "rnacos_config_listened_keys" "Configs that somebody listens to on this node.";
     PUSH_WATCHES = Gauge "rnacos_config_watches" "Pairs of a waiting client and a config it listens to.";

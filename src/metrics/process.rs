@@ -33,6 +33,41 @@ pub fn descriptors_max() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 
+/// How busy the machine is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Machine {
+    /// Load of the last minute.
+    pub load: f64,
+    /// The load as a share of the processors, at most 1.
+    pub load_share: f64,
+    /// Share of the memory that is not available, 0 to 1.
+    pub memory_share: f64,
+}
+
+/// How busy the machine is; zeros where the kernel does not say.
+pub fn machine() -> Machine {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().and_then(|load| load.parse().ok());
+    let load: f64 = load.unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    Machine {
+        load,
+        load_share: (load / processors as f64).min(1.0),
+        memory_share: memory_share(&memory).unwrap_or_default(),
+    }
+}
+
+/// proc(5), meminfo: `MemTotal:       16384 kB`.
+fn memory_share(meminfo: &str) -> Option<f64> {
+    let field = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    let (total, available) = (field("MemTotal:")?, field("MemAvailable:")?);
+    (total > 0.0).then(|| (1.0 - available / total).clamp(0.0, 1.0))
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     cpu_ticks: u64,

@@ -379,14 +379,6 @@ impl Registry {
         names.filter_map(|name| Some((name, self.services.get(name)?.tally())))
     }
 
-    /// Names of the services of a group, in order; `like` is any service of it.
-    pub fn names_of_group(&self, like: &ServiceKey) -> impl Iterator<Item = &ServiceKey> {
-        // No name is less than the empty one.
-        let first = ServiceKey::new(&like.namespace_id(), like.group(), "");
-        let names = self.names.range(first.clone()..);
-        names.take_while(move |name| name.namespace() == first.namespace() && name.group() == first.group())
-    }
-
     /// What operators have set for a service.
     pub fn overlay(&self, service: &ServiceKey) -> Option<&Overlay> {
         Some(&self.services.get(service)?.overlay)

@@ -33,6 +33,7 @@ impl Services {
             &[],
             self.state.namespaces().len().saturating_sub(1) as u64,
         );
+        self.naming_page(&mut page);
         let (waiting, keys, watches) = self.push.load();
         page.count(&names::PUSH_WAITING, &[], waiting as u64);
         page.count(&names::PUSH_KEYS, &[], keys as u64);

@@ -14,6 +14,9 @@ pub mod metrics;
 pub mod namespace;
 pub mod naming;
 pub mod naming_admin;
+pub mod naming_lists;
+mod naming_metrics;
+pub mod naming_subscribers;
 pub mod naming_client;
 pub mod naming_watch;
 pub mod switches;
@@ -78,6 +81,8 @@ pub struct Services {
     write_timeout: Duration,
     metrics_enabled: bool,
     http_port: u16,
+    /// Host or address by which other nodes, and so clients, reach this one.
+    host: String,
     log_lines_dropped: fn() -> u64,
     started: Instant,
 }
@@ -150,9 +155,20 @@ impl Services {
             write_timeout: settings.operation.write_timeout,
             metrics_enabled: settings.operation.metrics,
             http_port: parts.http_port,
+            host: host_of(&settings.cluster.node_address).to_owned(),
             log_lines_dropped: parts.log_lines_dropped,
             started: clock::now(),
         }
+    }
+
+    /// `host:port` of the HTTP port, as clients reach it.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.http_port)
+    }
+
+    /// The HTTP port.
+    pub fn http_port(&self) -> u16 {
+        self.http_port
     }
 
     /// Has a command applied; what came of it is already visible to reads on this node.
@@ -180,6 +196,10 @@ impl Services {
     pub fn reads_are_linearizable(&self) -> bool {
         self.config.default_consistency == settings::Consistency::Linearizable
     }
+}
+
+fn host_of(address: &str) -> &str {
+    address.rsplit_once(':').map_or(address, |(host, _)| host)
 }
 
 impl From<ProposeError> for Error {

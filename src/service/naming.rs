@@ -81,7 +81,7 @@ impl NewInstance<'_> {
             enabled: self.enabled.unwrap_or(true),
             metadata: self.metadata,
         };
-        validate::metadata(instance.metadata.iter()).map_err(illegal)?;
+        check_metadata(&instance.metadata)?;
         // Registration is stricter than reading.
         if endpoint.cluster.contains('_') {
             return Err(Error::Invalid(format!(
@@ -109,10 +109,7 @@ impl NewInstance<'_> {
         }
         let endpoint = Endpoint::new(&self.ip, self.port, &self.cluster);
         validate::ip(&endpoint.ip).map_err(illegal)?;
-        if endpoint.cluster.contains(',') {
-            return Err(illegal(validate::Invalid::IllegalCharacters { name: "cluster" }));
-        }
-        validate::clusters(&endpoint.cluster).map_err(illegal)?;
+        check_cluster(&endpoint.cluster)?;
         Ok(endpoint)
     }
 }
@@ -129,6 +126,25 @@ pub fn weight(given: f64) -> Result<f64> {
     }
     let least = if given > 0.0 { 0.01 } else { 0.0 };
     Ok(given.max(least))
+}
+
+/// The name of one cluster.
+///
+/// # Errors
+/// No cluster has such a name.
+pub fn check_cluster(name: &str) -> Result<()> {
+    if name.contains(',') {
+        return Err(illegal(validate::Invalid::IllegalCharacters { name: "cluster" }));
+    }
+    validate::clusters(name).map_err(illegal)
+}
+
+/// Metadata of a size that a service or an instance may have.
+///
+/// # Errors
+/// It is too much.
+pub fn check_metadata(metadata: &Metadata) -> Result<()> {
+    validate::metadata(metadata.iter()).map_err(illegal)
 }
 
 /// The clusters and the health that a reader asks for.
@@ -226,17 +242,12 @@ impl Services {
 
     /// `ip:port_healthy` of every instance of a service.
     pub fn statuses(&self, service: &ServiceKey) -> Vec<String> {
-        let everything = Filter {
-            with_disabled: true,
-            ..Filter::default()
-        };
-        let view = self
-            .discovery
-            .look(|registry, _| registry.view(service, &everything));
-        let hosts = view.unwrap_or_default().hosts.into_iter();
-        hosts
-            .map(|(endpoint, seen)| format!("{}:{}_{}", endpoint.ip, endpoint.port, seen.healthy))
-            .collect()
+        self.discovery.look(|registry, _| {
+            let instances = registry.instances(service);
+            instances
+                .map(|(place, seen)| format!("{}:{}_{}", place.ip, place.port, seen.healthy))
+                .collect()
+        })
     }
 
     /// Whether readers of the registry may be answered.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::Services;
 use super::naming::wrong_kind;
+use super::naming_lists::Window;
 use crate::clock;
 use crate::discovery::{Discovery, Form, Readiness};
 use crate::error::{Error, Result};
@@ -72,11 +73,12 @@ impl Services {
 
     /// A page of the services of a group, and how many there are, by their names.
     pub fn services_of_group(&self, like: &ServiceKey, page: PageRequest) -> Page<ServiceKey> {
-        self.discovery.look(|registry, _| {
-            let names = || registry.names_of_group(like);
-            let items = names().skip(page.offset()).take(page.size).cloned();
-            Page::new(page, names().count(), items.collect())
-        })
+        let window = Window {
+            skip: page.offset(),
+            take: page.size,
+        };
+        let (count, names) = self.service_names(&like.namespace_id(), like.group(), window);
+        Page::new(page, count, names)
     }
 
     /// Who subscribes to a service over gRPC on this node, by address.

@@ -239,6 +239,7 @@ impl Pass {
         let mask = |text: &str| {
             text.replace(&self.run, "$RUN")
                 .replace(&self.run.to_uppercase(), "$RUN")
+                .replace(&format!("127.0.0.1:{}", self.address.port()), "127.0.0.1:$PORT")
         };
         let headers: BTreeMap<String, String> = answer
             .headers()

@@ -8,7 +8,7 @@ use super::super::super::form::Params;
 use super::super::super::reply::{self, JSON, Reply};
 use super::super::super::request::Request;
 use super::super::super::routes::Answer;
-use super::{metadata, no_loop, number, port, service};
+use super::{metadata, no_loop, number, port, service_key};
 use crate::error::{Error, Result};
 use crate::model::Endpoint;
 use crate::naming::Instance;
@@ -23,7 +23,7 @@ const UNKNOWN: u32 = 20_404;
 /// A beat, light or full. The answer is the same bare object in all generations of the API.
 pub(in crate::http) fn beat(services: &Arc<Services>, request: &Request) -> Result<Answer> {
     let params = request.params()?;
-    let service = service(&params)?;
+    let service = service_key(&params)?;
     let (endpoint, full) = read(&params)?;
     no_loop(services, request, &service)?;
     let services = Arc::clone(services);

@@ -8,11 +8,12 @@ use super::super::super::form::Params;
 use super::super::super::reply::{self, JSON, Reply};
 use super::super::super::request::Request;
 use super::super::super::routes::Answer;
-use super::{Done, MetadataJson, flag_of, metadata, no_loop, number, ok, place, service};
+use super::shapes::MetadataJson;
+use super::{Done, flag_of, metadata, no_loop, number, ok, once_done, place, service_key};
 use crate::discovery::{Form, instance_id};
 use crate::error::{Error, Result};
 use crate::model::{Endpoint, ServiceKey};
-use crate::naming::{Filter, Seen};
+use crate::naming::{Filter, MetadataPatch, OverridePatch, Seen};
 use crate::service::Services;
 use crate::service::naming::{self, NewInstance, ServiceName};
 
@@ -29,7 +30,7 @@ pub(in crate::http) fn list(services: &Arc<Services>, request: &Request) -> Resu
 /// What a list shows.
 pub(in crate::http) fn found(services: &Services, request: &Request, clusters: &str) -> Result<bytes::Bytes> {
     let params = request.params()?;
-    let service = service(&params)?;
+    let service = service_key(&params)?;
     let healthy_only = flag_of(&params, &["healthyOnly"]).unwrap_or(false);
     let filter = naming::filter(params.get(clusters).unwrap_or_default(), healthy_only)?;
     udp_port(&params)?;
@@ -54,19 +55,20 @@ pub(in crate::http) fn register_as(
     done: Done,
 ) -> Result<Answer> {
     let params = request.params()?;
-    let service = service(&params)?;
+    let service = service_key(&params)?;
     let (endpoint, instance) = new_instance(&params)?.check()?;
     let healthy = flag_of(&params, &["healthy"]).unwrap_or(true);
     no_loop(services, request, &service)?;
-    if !is_ephemeral(services, &params) {
-        return Err(Error::Invalid(
-            "persistent instances are not served yet".to_owned(),
-        ));
-    }
+    let ephemeral = is_ephemeral(services, &params);
     let services = Arc::clone(services);
-    Ok(Answer::later(async move {
-        services.register(service, endpoint, instance, healthy).await?;
-        Ok(done())
+    Ok(once_done(done, async move {
+        if ephemeral {
+            services.register(service, endpoint, instance, healthy).await
+        } else {
+            services
+                .register_persistent(service, endpoint, instance, healthy)
+                .await
+        }
     }))
 }
 
@@ -81,18 +83,57 @@ pub(in crate::http) fn deregister_as(
     done: Done,
 ) -> Result<Answer> {
     let params = request.params()?;
-    let service = service(&params)?;
+    let service = service_key(&params)?;
     let endpoint = place(&params)?.endpoint()?;
     no_loop(services, request, &service)?;
-    if !is_ephemeral(services, &params) {
-        return Err(Error::Invalid(
-            "persistent instances are not served yet".to_owned(),
-        ));
-    }
+    let ephemeral = is_ephemeral(services, &params);
     let services = Arc::clone(services);
-    Ok(Answer::later(async move {
-        services.deregister(service, endpoint).await?;
-        Ok(done())
+    Ok(once_done(done, async move {
+        if ephemeral {
+            services.deregister(service, endpoint).await
+        } else {
+            services.deregister_persistent(service, endpoint).await
+        }
+    }))
+}
+
+/// PUT: an operator sets weight, word and metadata over what the client says.
+pub(in crate::http) fn update(services: &Arc<Services>, request: &Request) -> Result<Answer> {
+    update_as(services, request, ok)
+}
+
+pub(in crate::http) fn update_as(services: &Arc<Services>, request: &Request, done: Done) -> Result<Answer> {
+    let params = request.params()?;
+    let service = service_key(&params)?;
+    let (endpoint, instance) = new_instance(&params)?.check()?;
+    let services = Arc::clone(services);
+    Ok(once_done(done, async move {
+        services.set_instance(service, endpoint, instance).await
+    }))
+}
+
+/// PATCH: as PUT, for what is named alone. `healthy` is taken and has no effect, as in Nacos 2.
+pub(in crate::http) fn patch(services: &Arc<Services>, request: &Request) -> Result<Answer> {
+    patch_as(services, request, ok)
+}
+
+pub(in crate::http) fn patch_as(services: &Arc<Services>, request: &Request, done: Done) -> Result<Answer> {
+    let params = request.params()?;
+    let service = service_key(&params)?;
+    let endpoint = place(&params)?.endpoint()?;
+    let given = params.get("metadata").filter(|text| !text.trim().is_empty());
+    let metadata = given.map(|text| metadata::parse(Some(text))).transpose()?;
+    if let Some(metadata) = &metadata {
+        naming::check_metadata(metadata)?;
+    }
+    let patch = OverridePatch {
+        weight: weight(&params)?.map(naming::weight).transpose()?,
+        enabled: flag_of(&params, &["enabled", "enable"]),
+        metadata: metadata.map_or(MetadataPatch::Keep, MetadataPatch::Set),
+    };
+    let services = Arc::clone(services);
+    Ok(once_done(done, async move {
+        services.patch_instance(service, endpoint, patch).await
     }))
 }
 
@@ -128,7 +169,7 @@ pub(in crate::http) fn detail(services: &Arc<Services>, request: &Request) -> Re
 
 /// The instance that a request names.
 fn one(services: &Services, params: &Params<'_>) -> Result<(ServiceKey, Endpoint, Seen)> {
-    let service = service(params)?;
+    let service = service_key(params)?;
     let endpoint = place(params)?.endpoint()?;
     let found = services.discovery().look(|registry, _| {
         let Some(seen) = registry.instance(&service, &endpoint) else {

@@ -1,23 +1,27 @@
 //! `/v1/ns`: services and instances (contract 03). Handlers that API v2 shares give what they found to a
 //! function that says it in the words of the generation.
 
+pub(in crate::http) mod batch;
 pub(in crate::http) mod beat;
+pub(in crate::http) mod catalog;
+pub(in crate::http) mod cluster;
+pub(in crate::http) mod health;
 pub(in crate::http) mod instance;
 mod metadata;
 pub(in crate::http) mod operator;
-
-use http::{Method, StatusCode};
-use serde::{Serialize, Serializer};
+pub(in crate::http) mod service;
+mod shapes;
 
 use super::super::form::Params;
 use super::super::reply::{self, Reply, TEXT};
 use super::super::request::Request;
+use super::super::routes::Answer;
 use crate::error::{Error, Result};
-use crate::model::ServiceKey;
-use crate::naming::Metadata;
+use crate::model::{NamespaceId, ServiceKey, validate};
 use crate::service::Services;
 use crate::service::naming::{NewInstance, ServiceName};
 use crate::service::switches::flag;
+use http::{Method, StatusCode};
 
 /// A request of another node of the cluster, by its own word. Our nodes do not speak HTTP to each other;
 /// tools that play a Nacos node do.
@@ -80,8 +84,17 @@ fn no_loop(services: &Services, request: &Request, service: &ServiceKey) -> Resu
     Ok(())
 }
 
+/// The service that a request names as a parameter of its method, whose absence the framework of the Java
+/// server tells in other words.
+fn bound_service(params: &Params<'_>) -> Result<ServiceKey> {
+    if params.get("serviceName").is_none() {
+        return Err(Error::missing("serviceName"));
+    }
+    service_key(params)
+}
+
 /// The service a request names.
-fn service(params: &Params<'_>) -> Result<ServiceKey> {
+fn service_key(params: &Params<'_>) -> Result<ServiceKey> {
     let name = ServiceName {
         namespace: params.get("namespaceId"),
         group: params.get("groupName"),
@@ -107,7 +120,11 @@ fn place<'a>(params: &'a Params<'_>) -> Result<NewInstance<'a>> {
 }
 
 fn port(params: &Params<'_>) -> Result<Option<u16>> {
-    match params.get("port").map(str::trim) {
+    port_named(params, "port")
+}
+
+fn port_named(params: &Params<'_>, name: &str) -> Result<Option<u16>> {
+    match params.get(name).map(str::trim) {
         None | Some("") => Ok(None),
         Some(text) => match text.parse() {
             Ok(port) => Ok(Some(port)),
@@ -125,6 +142,23 @@ fn required<'a>(params: &'a Params<'_>, name: &'static str) -> Result<&'a str> {
         return Err(Error::Missing { name, kind: "" });
     }
     Ok(text)
+}
+
+fn namespace(params: &Params<'_>) -> Result<NamespaceId> {
+    let text = params.get("namespaceId").map(str::trim).unwrap_or_default();
+    let checked = validate::namespace_id(text).map_err(|invalid| Error::Illegal(invalid.to_string()));
+    checked.map(|()| NamespaceId::new(text))
+}
+
+/// `groupName`, or the default one.
+fn group<'a>(params: &'a Params<'_>) -> Result<&'a str> {
+    let text = params.get("groupName").map(str::trim).unwrap_or_default();
+    validate::group(text).map_err(|invalid| Error::Illegal(invalid.to_string()))?;
+    Ok(if text.is_empty() {
+        ServiceKey::DEFAULT_GROUP
+    } else {
+        text
+    })
 }
 
 /// One of several names of a flag.
@@ -147,12 +181,10 @@ fn ok() -> Reply {
 /// A `fn` that says that something was done.
 type Done = fn() -> Reply;
 
-/// Names and values as an object.
-#[derive(Debug)]
-struct MetadataJson<'a>(&'a Metadata);
-
-impl Serialize for MetadataJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter())
-    }
+/// Waits until something is done, and says that it is.
+fn once_done(done: Done, work: impl Future<Output = Result<()>> + Send + 'static) -> Answer {
+    Answer::later(async move {
+        work.await?;
+        Ok(done())
+    })
 }

@@ -2,14 +2,83 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
+use super::super::super::form::Params;
 use super::super::super::reply::{self, JSON};
 use super::super::super::request::Request;
 use super::super::super::routes::Answer;
-use crate::error::Result;
+use super::{Done, flag_of, ok};
+use crate::error::{Error, Result};
 use crate::service::Services;
 
 /// GET `/metrics`: SDKs of 1.x take it for the health of the server.
-pub(in crate::http) fn metrics(_services: &Arc<Services>, _request: &Request) -> Result<Answer> {
-    let up = bytes::Bytes::from_static(br#"{"status":"UP"}"#);
-    Ok(Answer::Ready(reply::reply(http::StatusCode::OK, Some(JSON), up)))
+pub(in crate::http) fn metrics(services: &Arc<Services>, request: &Request) -> Result<Answer> {
+    let params = request.params()?;
+    if flag_of(&params, &["onlyStatus"]).unwrap_or(true) {
+        let up = bytes::Bytes::from_static(br#"{"status":"UP"}"#);
+        return Ok(Answer::Ready(reply::reply(http::StatusCode::OK, Some(JSON), up)));
+    }
+    Ok(Answer::blocking(services, |services| {
+        Ok(reply::json(JSON, &services.naming_metrics()))
+    }))
+}
+
+/// GET `/switches`.
+pub(in crate::http) fn switches(services: &Arc<Services>, _request: &Request) -> Result<Answer> {
+    Ok(Answer::Ready(reply::json(JSON, &**services.switches())))
+}
+
+/// PUT `/switches`: turns one, on this node.
+pub(in crate::http) fn set_switch(services: &Arc<Services>, request: &Request) -> Result<Answer> {
+    set_switch_as(services, request, ok)
+}
+
+pub(in crate::http) fn set_switch_as(
+    services: &Arc<Services>,
+    request: &Request,
+    done: Done,
+) -> Result<Answer> {
+    let params = request.params()?;
+    let (entry, value) = (bound(&params, "entry")?, bound(&params, "value")?);
+    services.set_switch(entry, value)?;
+    Ok(Answer::Ready(done()))
+}
+
+fn bound<'a>(params: &'a Params<'_>, name: &'static str) -> Result<&'a str> {
+    params.get(name).ok_or(Error::missing(name))
+}
+
+/// GET `/push/state`: how pushes of changes went since this node began, or was asked to forget.
+pub(in crate::http) fn push_state(_services: &Arc<Services>, request: &Request) -> Result<Answer> {
+    let params = request.params()?;
+    let flag = |name| flag_of(&params, &[name]).unwrap_or(false);
+    let mut body = json!({"succeed": 0, "total": 0, "ratio": 0, "reset": flag("reset")});
+    if flag("detail") {
+        let detail = json!({"avgPushCost": -1, "maxPushCost": -1});
+        if let Some(body) = body.as_object_mut() {
+            body.insert("detail".to_owned(), detail);
+        }
+    }
+    Ok(Answer::Ready(reply::json(JSON, &body)))
+}
+
+/// GET `/distro/client`: the node that handles what a client writes. Responsibility goes by service here, not
+/// by client: the node that is asked takes any write and passes it on, so its own address is the answer that
+/// is always right.
+pub(in crate::http) fn responsible(services: &Arc<Services>, request: &Request) -> Result<Answer> {
+    let params = request.params()?;
+    bound(&params, "ip")?;
+    bound(&params, "port")?;
+    let body = json!({"responsibleServer": services.address()});
+    Ok(Answer::Ready(reply::json(JSON, &body)))
+}
+
+/// PUT `/log`: levels of single loggers do not exist here (RNACOS_LOG sets them at the start); taken, so
+/// that tools go on.
+pub(in crate::http) fn log(_services: &Arc<Services>, request: &Request) -> Result<Answer> {
+    let params = request.params()?;
+    bound(&params, "logName")?;
+    bound(&params, "logLevel")?;
+    Ok(Answer::Ready(ok()))
 }
