@@ -6,6 +6,7 @@ pub mod grpc_payload;
 pub mod log_codec;
 pub mod mark;
 pub mod names;
+pub mod naming_frame;
 pub mod raft_steps;
 pub mod scanner;
 pub mod settings;
@@ -54,6 +55,7 @@ targets! {
     log_codec 6_000,
     mark 6_000,
     names 6_000,
+    naming_frame 20_000,
     raft_steps 4_000,
     scanner 4_000,
     settings 500,
