@@ -20,25 +20,7 @@ const SPREAD: Duration = Duration::from_secs(2);
 /// With `own_ports` the announcement's ports are taken (8848 to 8850 and 9848 to 9850), otherwise free ones.
 pub async fn run(server: &std::path::Path, scratch: &Scratch, own_ports: bool) -> anyhow::Result<Report> {
     let mut report = Report::new("announcement");
-    let mut specs = Cluster::specs(server, PORTS.len(), scratch.path())?;
-    if own_ports {
-        take_own_ports(&mut specs);
-    }
-    for spec in &mut specs {
-        as_announced(spec);
-    }
-    let mut cluster = Cluster {
-        nodes: specs.into_iter().map(Node::new).collect(),
-    };
-    for node in &mut cluster.nodes {
-        node.start()?;
-        // Somebody who follows the announcement types the next command once the first has printed something.
-        let taken = node.wait_until_it_writes(START_PATIENCE).await?;
-        report.figure(
-            &format!("node {} takes its first write after", node.spec.id),
-            format!("{} ms", taken.as_millis()),
-        );
-    }
+    let cluster = formed(server, scratch, own_ports, &mut report).await?;
     let mut answers = 0;
     for (place, writer) in cluster.addresses().into_iter().enumerate() {
         let form = format!("dataId=t00{}&group=foo&content=contentTest{place}", place + 1);
@@ -67,6 +49,35 @@ pub async fn run(server: &std::path::Path, scratch: &Scratch, own_ports: bool) -
     report.figure("right answers to get, of 9", answers);
     report.demand(answers > 0, || "no get was answered rightly".to_owned());
     Ok(report)
+}
+
+/// The announcement's three nodes, each started once the one before takes writes.
+pub(crate) async fn formed(
+    server: &std::path::Path,
+    scratch: &Scratch,
+    own_ports: bool,
+    report: &mut Report,
+) -> anyhow::Result<Cluster> {
+    let mut specs = Cluster::specs(server, PORTS.len(), scratch.path())?;
+    if own_ports {
+        take_own_ports(&mut specs);
+    }
+    for spec in &mut specs {
+        as_announced(spec);
+    }
+    let mut cluster = Cluster {
+        nodes: specs.into_iter().map(Node::new).collect(),
+    };
+    for node in &mut cluster.nodes {
+        node.start()?;
+        // Somebody who follows the announcement types the next command once the first has printed something.
+        let taken = node.wait_until_it_writes(START_PATIENCE).await?;
+        report.figure(
+            &format!("node {} takes its first write after", node.spec.id),
+            format!("{} ms", taken.as_millis()),
+        );
+    }
+    Ok(cluster)
 }
 
 fn take_own_ports(specs: &mut [Spec]) {

@@ -246,6 +246,14 @@ impl Client {
         self.exchange(request).await
     }
 
+    /// A request written by somebody else; any answer is `Done`.
+    pub async fn send(&mut self, request: &[u8]) -> Outcome<Reply> {
+        let mut own = std::mem::take(&mut self.request);
+        own.clear();
+        own.extend_from_slice(request);
+        self.exchange(own).await
+    }
+
     async fn exchange(&mut self, request: Vec<u8>) -> Outcome<Reply> {
         self.request = request;
         let deadline = tokio::time::Instant::now() + self.patience;

@@ -23,6 +23,7 @@ pub mod kill_all;
 pub mod leader_kill;
 pub mod ledger;
 pub mod load;
+pub mod naming;
 pub mod node;
 pub mod pause_leader;
 pub mod power_cut;

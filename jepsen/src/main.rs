@@ -12,8 +12,8 @@ use jepsen::chaos::faults::Group;
 use jepsen::chaos::network::{self, Kind};
 use jepsen::verdict::{Report, Verdict, tell};
 use jepsen::{
-    announcement, chaos, errors, first_starts, hostile, kill_all, leader_kill, pause_leader, power_cut,
-    scale, seeded, syncs,
+    announcement, chaos, errors, first_starts, hostile, kill_all, leader_kill, naming, pause_leader,
+    power_cut, scale, seeded, syncs,
 };
 
 /// Black-box proofs against real server processes.
@@ -44,6 +44,14 @@ enum Scenario {
         #[arg(long)]
         own_ports: bool,
     },
+    /// The announcement's three-node example for instances: register on each node, list on each.
+    NamingAnnouncement {
+        /// Take the announcement's ports (8848 to 8850, 9848 to 9850) instead of free ones.
+        #[arg(long)]
+        own_ports: bool,
+    },
+    /// Faults from a seed while instances are registered, kept, moved and ended; who is alive is listed, who is not is not.
+    Naming(Naming),
     /// First starts on fresh folders while the machine is busy: N of N serve what they acknowledge.
     FirstStarts {
         /// Number of starts.
@@ -147,6 +155,48 @@ struct Chaos {
 }
 
 #[derive(Debug, Args)]
+struct Naming {
+    /// Seed of everything that is drawn; a fresh one if not given. It is printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Seconds with faults, per run.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Number of runs; each further one takes the next seed.
+    #[arg(long, default_value_t = 1)]
+    runs: u64,
+    /// Number of nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// Faults that must happen: kill, pause, partition. `--faults=` is none at all.
+    #[arg(long, value_delimiter = ',', default_value = "kill,pause,partition", value_parser = naming_fault)]
+    faults: Vec<Option<Group>>,
+    /// How many times the usual the servers may take to start, to heal and to end: for slow machines.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
+    patience: u32,
+    /// A void run is tried again so many times, each time with the next seed.
+    #[arg(long, default_value_t = 0)]
+    again: u64,
+    /// How links between nodes are cut.
+    #[arg(long, value_enum, default_value_t = Kind::Auto)]
+    network: Kind,
+    /// Where record.json and report.json go, a folder per seed.
+    #[arg(long, default_value = "target/naming")]
+    output: PathBuf,
+}
+
+/// A group of faults that means something to instances; nothing of an empty word.
+fn naming_fault(word: &str) -> Result<Option<Group>, String> {
+    match word {
+        "" => Ok(None),
+        "kill" => Ok(Some(Group::Kill)),
+        "pause" => Ok(Some(Group::Pause)),
+        "partition" => Ok(Some(Group::Partition)),
+        _ => Err("kill, pause or partition".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
 struct Hostile {
     /// Seed of what is random.
     #[arg(long, default_value_t = 1)]
@@ -223,6 +273,7 @@ fn carry_out() -> anyhow::Result<u8> {
     match &mut arguments.scenario {
         Scenario::Chaos(chaos) => chaos.network = network::enter(chaos.network)?,
         Scenario::Seeded(seeded) => seeded.network = network::enter(seeded.network)?,
+        Scenario::Naming(naming) => naming.network = network::enter(naming.network)?,
         _ => {}
     }
     let server = std::fs::canonicalize(&arguments.server).with_context(|| {
@@ -256,6 +307,10 @@ fn carry_out() -> anyhow::Result<u8> {
 async fn run(scenario: Scenario, server: &std::path::Path, scratch: &Scratch) -> anyhow::Result<Report> {
     match scenario {
         Scenario::Announcement { own_ports } => announcement::run(server, scratch, own_ports).await,
+        Scenario::NamingAnnouncement { own_ports } => {
+            naming::announcement::run(server, scratch, own_ports).await
+        }
+        Scenario::Naming(naming) => naming_runs(server, scratch, naming).await,
         Scenario::FirstStarts {
             count,
             load,
@@ -326,13 +381,83 @@ async fn look_for_bugs(
     seeded::run(server, scratch, &seeded.output, &plan).await
 }
 
-/// Stops at the first run that does not pass; a void one may be tried again. A table of all runs comes last.
-async fn chaos_runs(server: &std::path::Path, scratch: &Scratch, chaos: Chaos) -> anyhow::Result<Report> {
-    let mut seed = chaos.seed.unwrap_or_else(chaos::fresh_seed);
-    let mut again = chaos.again;
-    let mut table = Vec::new();
-    let mut passed = 0;
+/// Runs that follow each other, each with the next seed.
+struct Runs {
+    seed: u64,
+    passed: u64,
+    wanted: u64,
+    /// Void runs that are still forgiven.
+    again: u64,
+    table: Vec<String>,
+}
+
+impl Runs {
+    fn new(seed: Option<u64>, wanted: u64, again: u64) -> Self {
+        Self {
+            seed: seed.unwrap_or_else(chaos::fresh_seed),
+            passed: 0,
+            wanted: wanted.max(1),
+            again,
+            table: Vec::new(),
+        }
+    }
+
+    /// Takes a run's report and gives it back if it is the last: the first that did not pass, or the last of those wanted. A
+    /// void one may be tried again. A table of all runs comes last.
+    fn ends_with(&mut self, report: Report, figure: &str) -> anyhow::Result<Option<Report>> {
+        let (seed, verdict) = (self.seed, report.verdict());
+        self.table
+            .push(format!("{seed}: {verdict}, {}", report.figure_of(figure)));
+        match verdict {
+            Verdict::Passed => self.passed += 1,
+            Verdict::Void if self.again > 0 => self.again -= 1,
+            Verdict::Void | Verdict::Violated => self.passed = u64::MAX,
+        }
+        if self.passed >= self.wanted {
+            if self.table.len() > 1 {
+                self.table.iter().for_each(tell);
+            }
+            return Ok(Some(report));
+        }
+        report.print()?;
+        self.seed += 1;
+        Ok(None)
+    }
+}
+
+async fn naming_runs(
+    server: &std::path::Path,
+    scratch: &Scratch,
+    arguments: Naming,
+) -> anyhow::Result<Report> {
+    let mut runs = Runs::new(arguments.seed, arguments.runs, arguments.again);
     loop {
+        let seed = runs.seed;
+        let plan = naming::Plan {
+            seed,
+            duration: Duration::from_secs(arguments.seconds),
+            nodes: arguments.nodes,
+            faults: arguments.faults.iter().copied().flatten().collect(),
+            network: arguments.network,
+            limits: chaos::Limits::times(arguments.patience),
+            patience: arguments.patience,
+        };
+        tell(format!("naming: seed {seed}"));
+        let directory = scratch.path().join(format!("seed-{seed}"));
+        let output = arguments.output.join(format!("seed-{seed}"));
+        let report = naming::run(server, &directory, &output, &plan)
+            .await
+            .with_context(|| format!("seed {seed}"))?;
+        if let Some(report) = runs.ends_with(report, "registrations")? {
+            return Ok(report);
+        }
+    }
+}
+
+async fn chaos_runs(server: &std::path::Path, scratch: &Scratch, chaos: Chaos) -> anyhow::Result<Report> {
+    let mut runs = Runs::new(chaos.seed, chaos.runs, chaos.again);
+    loop {
+        let seed = runs.seed;
         let plan = chaos::Plan {
             seed,
             duration: Duration::from_secs(chaos.seconds),
@@ -349,23 +474,8 @@ async fn chaos_runs(server: &std::path::Path, scratch: &Scratch, chaos: Chaos) -
         let report = chaos::run(server, &directory, &output, &plan)
             .await
             .with_context(|| format!("seed {seed}"))?;
-        table.push(format!(
-            "{seed}: {}, {}",
-            report.verdict(),
-            report.figure_of("operations")
-        ));
-        match report.verdict() {
-            Verdict::Passed => passed += 1,
-            Verdict::Void if again > 0 => again -= 1,
-            Verdict::Void | Verdict::Violated => passed = u64::MAX,
-        }
-        if passed >= chaos.runs.max(1) {
-            if table.len() > 1 {
-                table.iter().for_each(tell);
-            }
+        if let Some(report) = runs.ends_with(report, "operations")? {
             return Ok(report);
         }
-        report.print()?;
-        seed += 1;
     }
 }

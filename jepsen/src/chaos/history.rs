@@ -72,11 +72,25 @@ pub struct Operation {
     pub answer: Answer,
 }
 
+/// What a fault takes away for a while. Nodes by place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Broken {
+    /// The node does not run, or was asked to end.
+    Dead(usize),
+    /// The node is stopped.
+    Paused(usize),
+    /// What the first sends to the second is lost.
+    Cut(usize, usize),
+}
+
 /// A fault, from when to when.
 #[derive(Debug, Clone, Serialize)]
 pub struct FaultSpan {
     /// Its name, with whom it met.
     pub name: String,
+    /// What was broken.
+    pub broken: Vec<Broken>,
     /// µs since the start.
     pub from: u64,
     /// µs since the start.
@@ -112,6 +126,12 @@ impl History {
             faults: Mutex::default(),
             counts: Counts::default(),
         }
+    }
+
+    /// When it began: its µs are counted from then.
+    #[must_use]
+    pub fn begun(&self) -> Instant {
+        self.start
     }
 
     /// The present moment.
@@ -171,9 +191,10 @@ impl History {
     }
 
     /// Notes a fault that ends now.
-    pub fn note_fault(&self, name: String, from: u64) {
+    pub fn note_fault(&self, name: String, broken: Vec<Broken>, from: u64) {
         let span = FaultSpan {
             name,
+            broken,
             from,
             to: self.micros(),
         };

@@ -226,7 +226,7 @@ fn disks(plan: &Plan, specs: &mut [Spec], directory: &Path, report: &mut Report)
 }
 
 /// As [`Cluster::form`], telling the network each process as soon as it is there: a joining node dials.
-async fn form(specs: Vec<Spec>, network: &Network, limits: Limits) -> anyhow::Result<Cluster> {
+pub(crate) async fn form(specs: Vec<Spec>, network: &Network, limits: Limits) -> anyhow::Result<Cluster> {
     let mut cluster = Cluster {
         nodes: specs.into_iter().map(Node::new).collect(),
     };

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::disks::Disks;
 use super::faults::{Fault, Group, Passes};
-use super::history::History;
+use super::history::{Broken, History};
 use super::network::Network;
 use crate::cluster::Cluster;
 use crate::node::Node;
@@ -54,6 +54,21 @@ enum Undo {
     Heal(Vec<(usize, usize)>),
     PowerOn(Vec<usize>),
     MakeRoom(Vec<usize>),
+}
+
+impl Undo {
+    /// What is broken until then. A disk that is nearly full breaks nothing that others would see.
+    fn broken(&self) -> Vec<Broken> {
+        match self {
+            Self::Start(places) | Self::PowerOn(places) => {
+                places.iter().map(|place| Broken::Dead(*place)).collect()
+            }
+            Self::StartAfterEnd(place, _) => vec![Broken::Dead(*place)],
+            Self::Resume(place) => vec![Broken::Paused(*place)],
+            Self::Heal(links) => links.iter().map(|(from, to)| Broken::Cut(*from, *to)).collect(),
+            Self::MakeRoom(_) => Vec::new(),
+        }
+    }
 }
 
 /// A fault that lasts.
@@ -197,6 +212,7 @@ impl Nemesis {
         let (over, active): (Vec<Active>, Vec<Active>) = self.active.drain(..).partition(which);
         self.active = active;
         for Active { name, from, undo, .. } in over {
+            let broken = undo.broken();
             match undo {
                 Undo::StartAfterEnd(place, pid) => {
                     let node = &mut ground.cluster.nodes[place];
@@ -228,7 +244,7 @@ impl Nemesis {
                     start(ground, &places)?;
                 }
             }
-            ground.history.note_fault(name, from);
+            ground.history.note_fault(name, broken, from);
         }
         Ok(())
     }
