@@ -12,6 +12,8 @@ use crate::naming::{BEAT_INTERVAL_MS, Filter, Registry, Seen, Stamp, View, prese
 pub const CACHE_MS: u64 = 10_000;
 /// Bytes of rendered answers kept. At the bound all are dropped: the next reader of each renders it again.
 const BYTES_MAX: usize = 128 << 20;
+/// An answer that nobody asked for during so many sweeps is dropped.
+const IDLE_SWEEPS: u8 = 3;
 /// Filters of one service whose answers are kept; clients choose them freely.
 const PER_SERVICE_MAX: usize = 16;
 
@@ -40,6 +42,8 @@ struct Ready {
     /// The stamp that stands in `bytes`.
     stamp: Stamp,
     bytes: Bytes,
+    /// Sweeps since somebody asked.
+    idle: u8,
 }
 
 impl Answers {
@@ -67,6 +71,7 @@ impl Answers {
         if let Some(ready) = ready
             && ready.content == content
         {
+            ready.idle = 0;
             if ready.stamp != stamp {
                 ready.bytes = restamped(&ready.bytes, stamp);
                 ready.stamp = stamp;
@@ -83,9 +88,27 @@ impl Answers {
                 content,
                 stamp,
                 bytes: bytes.clone(),
+                idle: 0,
             },
         );
         bytes
+    }
+
+    /// Drops what nobody has asked for lately: clients that poll do so every ten seconds, and what was pushed
+    /// is not asked for again.
+    pub(super) fn sweep(&mut self) {
+        let mut bytes = 0;
+        self.by_service.retain(|_, all| {
+            all.retain_mut(|ready| {
+                ready.idle += 1;
+                ready.idle < IDLE_SWEEPS
+            });
+            bytes += all.iter().map(|ready| ready.bytes.len()).sum::<usize>();
+            all.shrink_to_fit();
+            !all.is_empty()
+        });
+        self.by_service.shrink_to(self.by_service.len() * 2);
+        self.bytes = bytes;
     }
 
     /// A service is empty: nobody needs its answers before it is asked for again.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::naming::{
 
 /// Timers and the protocol are looked at so often.
 const TICK: Duration = Duration::from_millis(100);
-/// Empty services are looked for so often; all services are walked.
+/// Empty services and answers that nobody asks for are looked for so often; all services are walked.
 const SWEEP_MS: u64 = 10_000;
 /// After a restart, while no other node has told this one what there is, readers wait so long: by then
 /// clients have noticed and registered again (contract 05, redo of the SDKs), ms.
@@ -83,6 +83,8 @@ pub struct Discovery {
     /// Streams to peers, once there are any.
     hub: OnceLock<Links>,
     pub(super) forwards: Forwards,
+    /// Readers may be answered; once they may, they may until this node begins anew.
+    ready: AtomicBool,
     /// Acts that were done here, ever.
     acts: AtomicU64,
 }
@@ -170,6 +172,7 @@ impl Discovery {
             ticked_ms: AtomicU64::new(0),
             hub: OnceLock::new(),
             forwards: Forwards::default(),
+            ready: AtomicBool::new(false),
             acts: AtomicU64::new(0),
         }))
     }
@@ -312,6 +315,9 @@ impl Discovery {
 
     /// Whether readers may be answered: an empty list is never told as truth while more may be known.
     pub fn readiness(&self) -> Readiness {
+        if self.ready.load(Ordering::Acquire) {
+            return Readiness::Ready;
+        }
         let shared = self.lock();
         if shared.distro.is_loading() {
             return Readiness::Loading;
@@ -320,6 +326,7 @@ impl Discovery {
         if !told && self.now_ms() < shared.redo_until_ms {
             return Readiness::AwaitingClients;
         }
+        self.ready.store(true, Ordering::Release);
         Readiness::Ready
     }
 
@@ -390,6 +397,7 @@ impl Discovery {
         if now_ms >= this.swept_ms + SWEEP_MS {
             this.swept_ms = now_ms;
             this.registry.sweep(now_ms);
+            this.answers.sweep();
         }
         for peer in this.distro.poll(now_ms, &mut this.registry) {
             if let Some(link) = this.links.get(&peer) {
@@ -421,6 +429,7 @@ impl Discovery {
         if let Some(links) = self.hub.get() {
             links.reset(LinkKind::Distro);
         }
+        self.ready.store(false, Ordering::Release);
         let boot = shared.registry.logical_now(now_ms).0;
         let me = Origin {
             node: self.node,

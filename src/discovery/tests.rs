@@ -95,6 +95,34 @@ async fn answers_are_shared_until_something_changes() {
     assert!(stamp(&gone) > stamp(&raised));
 }
 
+#[tokio::test(start_paused = true)]
+async fn answers_that_nobody_asks_for_are_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let running = tokio::spawn(Arc::clone(&node).run());
+    let asked = |name: &str| {
+        let service = ServiceKey::new(&NamespaceId::default(), "g", name);
+        node.query(&service, &Filter::default(), Form::Http)
+    };
+    for name in ["s", "t"] {
+        node.act(|registry, now_ms| {
+            let service = ServiceKey::new(&NamespaceId::default(), "g", name);
+            let endpoint = Endpoint::new("10.0.0.1", 80, "");
+            let owner = crate::naming::Owner::Connection("c".into());
+            let done = registry.register(now_ms, &owner, &service, &endpoint, Instance::default(), true);
+            done.expect("the first kind");
+        });
+    }
+    let (one, other) = (asked("s").len(), asked("t").len());
+    for _ in 0..10 {
+        assert!(node.figures().answer_bytes >= one);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        asked("s");
+    }
+    assert_eq!(node.figures().answer_bytes, one, "without {other}");
+    running.abort();
+}
+
 #[test]
 fn what_clients_call_themselves_does_not_move_the_stamp() {
     let folder = tempfile::tempdir().unwrap();
