@@ -1,11 +1,13 @@
 //! One check over the network.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::guard::Guard;
@@ -18,6 +20,9 @@ use crate::naming::{Checker, HttpCheck};
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// The answer to a request begins within this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Names being looked up at a time. A resolver that does not answer holds a thread for half a minute,
+/// whatever time is given up in here, and those threads are the whole process's.
+const LOOKUPS_MAX: usize = 8;
 /// So much of an answer is read at most: its first line is all that counts.
 const ANSWER_BYTES_MAX: usize = 512;
 /// Whoever is asked sees who asks.
@@ -32,6 +37,8 @@ pub struct Asker {
     pub connect_timeout: Duration,
     /// For request and answer.
     pub answer_timeout: Duration,
+    /// Room to look up names.
+    pub(super) lookups: Arc<Semaphore>,
 }
 
 impl Asker {
@@ -41,6 +48,7 @@ impl Asker {
             guard,
             connect_timeout: CONNECT_TIMEOUT,
             answer_timeout: ANSWER_TIMEOUT,
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
         }
     }
 
@@ -51,14 +59,12 @@ impl Asker {
     pub(super) async fn ask(&self, probe: &Probe) -> Found {
         let (_, endpoint) = &probe.place;
         let host = endpoint.ip.trim_start_matches('[').trim_end_matches(']');
-        let resolved = timeout(self.connect_timeout, lookup_host((host, probe.port))).await;
-        let Ok(Ok(mut addresses)) = resolved else {
-            return Found::Ill;
-        };
-        // The first address alone, and the very one that is connected to: a name that has another address
-        // a moment later gets nobody past the guard.
-        let Some(address) = addresses.next() else {
-            return Found::Ill;
+        let address = match host.parse::<IpAddr>() {
+            Ok(address) => SocketAddr::new(address, probe.port),
+            Err(_) => match self.look_up(host, probe.port).await {
+                Ok(address) => address,
+                Err(found) => return found,
+            },
         };
         if !self.guard.allows(address.ip(), address.port()) {
             return Found::Forbidden;
@@ -77,6 +83,25 @@ impl Asker {
                 took_ms: u64::try_from((clock::now() - began).as_millis()).unwrap_or(u64::MAX),
             },
             Err(found) => found,
+        }
+    }
+
+    /// The first address of a name, and the very one that is connected to: a name that has another address
+    /// a moment later gets nobody past the guard.
+    async fn look_up(&self, host: &str, port: u16) -> Result<SocketAddr, Found> {
+        let room = Arc::clone(&self.lookups).acquire_owned();
+        let Ok(Ok(room)) = timeout(self.connect_timeout, room).await else {
+            return Err(Found::Unasked);
+        };
+        let host = host.to_owned();
+        let looking = tokio::task::spawn_blocking(move || {
+            let address = (host.as_str(), port).to_socket_addrs().ok()?.next();
+            drop(room);
+            address
+        });
+        match timeout(self.connect_timeout, looking).await {
+            Ok(Ok(Some(address))) => Ok(address),
+            _ => Err(Found::Ill),
         }
     }
 

@@ -33,6 +33,8 @@ pub enum Found {
     Dead,
     /// It was not asked: the operator does not allow it. The health stays as it is.
     Forbidden,
+    /// It was not asked: too many names are being looked up. The health stays as it is.
+    Unasked,
 }
 
 /// A check that is due.
@@ -134,6 +136,10 @@ impl Plan {
                     return;
                 };
                 if let Some(known) = self.instances.get_mut(&place) {
+                    if set.healthy != known.healthy && set.healthy != known.equal.0 {
+                        // Not what was found here: it was registered anew, and begins anew.
+                        known.equal.1 = 0;
+                    }
                     known.healthy = set.healthy;
                     return;
                 }
@@ -273,10 +279,11 @@ impl Plan {
         let (well, took_ms) = match found {
             Found::Well { took_ms } => (true, took_ms),
             Found::Ill => (false, checked.normal_ms * 2),
-            Found::Dead | Found::Forbidden => (false, bounds.most_ms),
+            Found::Dead | Found::Forbidden | Found::Unasked => (false, bounds.most_ms),
         };
         checked.normal_ms = bounds.next(checked.normal_ms, took_ms);
-        if found == Found::Forbidden {
+        let asked = !matches!(found, Found::Forbidden | Found::Unasked);
+        if !asked {
             checked.normal_ms = bounds.most_ms;
         } else if checked.equal.0 == well {
             checked.equal.1 = checked.equal.1.saturating_add(1);
@@ -284,7 +291,7 @@ impl Plan {
             checked.equal = (well, 1);
         }
         let sure = checked.equal.1 >= EQUAL_RESULTS || found == Found::Dead;
-        let told = sure && found != Found::Forbidden && checked.healthy != well;
+        let told = sure && asked && checked.healthy != well;
         let at_ms = now_ms + checked.normal_ms;
         self.plan_at(at_ms, probe.place.clone());
         // Told again with every further result until the log has it: a proposal may fail.
@@ -378,10 +385,25 @@ mod tests {
         plan.tell(0, &instance(1, Some(true)));
         for _ in 0..5 {
             assert_eq!(told(&mut plan, Found::Forbidden), None);
+            assert_eq!(told(&mut plan, Found::Unasked), None);
         }
         assert_eq!(told(&mut plan, Found::Dead), Some(false));
         plan.tell(0, &instance(1, Some(false)));
         assert_eq!(told(&mut plan, Found::Dead), None);
+    }
+
+    #[test]
+    fn who_registers_anew_begins_anew() {
+        let mut plan = Plan::default();
+        plan.tell(0, &instance(1, Some(true)));
+        for result in [None, None, Some(false)] {
+            assert_eq!(told(&mut plan, Found::Ill), result);
+        }
+        plan.tell(1, &instance(1, Some(false)));
+        plan.tell(2, &instance(1, Some(true)));
+        for result in [None, None, Some(false)] {
+            assert_eq!(told(&mut plan, Found::Ill), result);
+        }
     }
 
     #[test]

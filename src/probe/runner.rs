@@ -228,9 +228,10 @@ impl Probes {
         while batch.len() < self.parts.report_max
             && let Some(((service, endpoint), healthy)) = work.waiting.pop_first()
         {
-            tracing::info!(%service, %endpoint, healthy, "the health of an instance has changed");
+            tracing::debug!(%service, %endpoint, healthy, "the health of an instance has changed");
             batch.push((service, endpoint, healthy));
         }
+        tracing::info!(count = batch.len(), "the health of instances has changed");
         work.telling = Some((self.parts.report)(batch));
     }
 

@@ -160,6 +160,31 @@ async fn who_does_not_answer_is_ill() {
     assert_eq!(asker.ask(&probe).await, Found::Ill);
 }
 
+/// A name is as good as its address, and no way past the guard.
+#[tokio::test]
+async fn a_name_is_judged_by_its_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let mut plan = Plan::default();
+    plan.tell(
+        0,
+        &Replicated::Instance {
+            service: service(),
+            endpoint: Endpoint::new("localhost", port, "c"),
+            set: Some(Persistent {
+                instance: Arc::default(),
+                healthy: true,
+            }),
+        },
+    );
+    let probe = plan.take_due(60_000, |_| true).expect("due");
+    let strict = Asker {
+        connect_timeout: NEVER,
+        ..Asker::new(Guard::default())
+    };
+    assert_eq!(strict.ask(&probe).await, Found::Forbidden);
+}
+
 /// What is not allowed is not asked, and the health stays as it was registered.
 #[tokio::test(start_paused = true)]
 async fn nobody_is_asked_unless_the_operator_allows_it() {
