@@ -191,7 +191,11 @@ impl Server {
         }));
         let gateway = Gateway::new(Arc::clone(&services), clients.clone());
         let connected = Arc::clone(gateway.registry());
-        registry.set_hang_up(Box::new(move || connected.close_all()));
+        let watched = Arc::clone(services.naming_push());
+        registry.set_hang_up(Box::new(move || {
+            watched.on_reload();
+            connected.close_all();
+        }));
         let counters = Arc::clone(&services.metrics.grpc);
         if let Some(tls) = &tls {
             clients.spawn_while_running(Arc::clone(tls).follow());

@@ -11,7 +11,7 @@ mod node;
 mod support;
 
 use node::Node;
-use proto::nacos::naming::{InstanceRequest, PersistentInstanceRequest};
+use proto::nacos::naming::{InstanceRequest, NamingFuzzyWatchRequest, PersistentInstanceRequest};
 use serde_json::json;
 use support::{at, batch, deregister, list, ports, query, register, stamp, subscribe};
 
@@ -320,5 +320,70 @@ async fn a_persistent_instance_stays_when_its_client_goes() {
     assert_eq!(ports(&reader.ask(&query("shop")).await.body), [80]);
     reader.ask(&persistent("deregisterInstance")).await;
     reader.told_of(&[]).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn patterns_over_services_are_synced_and_followed() {
+    let node = Node::start().await;
+    let (mut watcher, mut publisher) = (node.client().await, node.client().await);
+    for name in ["shop-a", "shop-b", "bank"] {
+        publisher.ask(&register(name, 80)).await;
+    }
+    let watch = NamingFuzzyWatchRequest {
+        group_key_pattern: "public>>g>>shop*".into(),
+        received_group_keys: vec!["public@@g@@shop-b".into(), "public@@g@@shop-old".into()],
+        watch_type: "WATCH".into(),
+        initializing: true,
+        ..NamingFuzzyWatchRequest::default()
+    };
+    let answer = watcher.ask(&watch).await;
+    assert_eq!(answer.type_name, "NamingFuzzyWatchResponse");
+    assert_eq!(
+        answer.body,
+        json!({"resultCode": 200, "errorCode": 0, "success": true})
+    );
+    let mut told = async |expected: serde_json::Value| {
+        let push = watcher.pushed().await;
+        let mut body = client::json(&push);
+        assert!(body["requestId"].take().is_string());
+        assert_eq!(body, expected);
+        let answer = push.type_name().replace("Request", "Response");
+        watcher.acknowledge(&push, &answer).await;
+        push.type_name().to_owned()
+    };
+    let sync = |kind: &str, contexts: serde_json::Value, batches: i32| {
+        json!({"requestId": null, "module": "naming", "headers": {}, "syncType": kind,
+            "groupKeyPattern": "public>>g>>shop*", "contexts": contexts,
+            "totalBatch": batches, "currentBatch": batches})
+    };
+    let difference = json!([
+        {"serviceKey": "public@@g@@shop-a", "changedType": "ADD_SERVICE"},
+        {"serviceKey": "public@@g@@shop-old", "changedType": "DELETE_SERVICE"}]);
+    let kind = told(sync("FUZZY_WATCH_INIT_NOTIFY", difference, 1)).await;
+    assert_eq!(kind, "NamingFuzzyWatchSyncRequest");
+    told(sync("FINISH_FUZZY_WATCH_INIT_NOTIFY", json!([]), 0)).await;
+    let changed = |name: &str, kind: &str| {
+        json!({"requestId": null, "module": "naming", "headers": {},
+            "syncType": "FUZZY_WATCH_RESOURCE_CHANGED",
+            "serviceKey": format!("public@@g@@{name}"), "changedType": kind})
+    };
+    publisher.ask(&register("shop-c", 80)).await;
+    let kind = told(changed("shop-c", "ADD_SERVICE")).await;
+    assert_eq!(kind, "NamingFuzzyWatchChangeNotifyRequest");
+    publisher.ask(&register("bank-b", 80)).await;
+    publisher.ask(&batch("shop-c", &[80, 81])).await;
+    publisher.ask(&deregister("shop-a", 80)).await;
+    told(changed("shop-a", "DELETE_SERVICE")).await;
+    let cancel = NamingFuzzyWatchRequest {
+        group_key_pattern: "public>>g>>shop*".into(),
+        watch_type: "CANCEL_WATCH".into(),
+        ..NamingFuzzyWatchRequest::default()
+    };
+    assert_eq!(watcher.ask(&cancel).await.body["resultCode"], json!(200));
+    publisher.ask(&register("shop-d", 80)).await;
+    watcher.ask(&subscribe("shop-d", "")).await;
+    publisher.ask(&register("shop-d", 81)).await;
+    assert_eq!(watcher.pushed().await.type_name(), "NotifySubscriberRequest");
     node.stop().await;
 }

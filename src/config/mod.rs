@@ -13,7 +13,6 @@
 
 pub mod change;
 mod entry;
-pub mod fuzzy;
 pub mod gray;
 mod history;
 mod search;

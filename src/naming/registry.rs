@@ -12,8 +12,8 @@ use super::bugs::{Bug, has};
 use super::changes::{Changes, Digest};
 use super::expiry::TOMBSTONE_MAX_MS;
 use super::instance::{BEAT_INTERVAL_MS, DELETE_TIMEOUT_MS, Instance};
-use super::own::{Own, RecordId};
 use super::overlay::{ClusterMetadata, InstanceOverride, Overlay, ServiceMetadata};
+use super::own::{Own, RecordId};
 use super::record::{Body, Origin, Owner, Record, RecordKey, Revision};
 use super::replica::Copies;
 use super::service::{Entry, Persistent, Seen, Service};
@@ -291,7 +291,10 @@ impl Registry {
     pub fn disconnect(&mut self, now_ms: u64, connection: &Arc<str>) {
         let owner = Owner::Connection(Arc::clone(connection));
         for id in self.connections.remove(connection).unwrap_or_default() {
-            if let Some(RecordKey { service, endpoint, .. }) = self.own.get(id).cloned() {
+            if let Some(RecordKey {
+                service, endpoint, ..
+            }) = self.own.get(id).cloned()
+            {
                 self.remove_own(now_ms, &service, &endpoint, &owner);
             }
         }
@@ -302,7 +305,10 @@ impl Registry {
     pub fn reassert(&mut self, now_ms: u64, connection: &Arc<str>) {
         let owner = Owner::Connection(Arc::clone(connection));
         for id in self.connections.get(connection).cloned().unwrap_or_default() {
-            let Some(RecordKey { service, endpoint, .. }) = self.own.get(id).cloned() else {
+            let Some(RecordKey {
+                service, endpoint, ..
+            }) = self.own.get(id).cloned()
+            else {
                 continue;
             };
             let winner = self.entry(&service, &endpoint).and_then(Entry::winner);
@@ -370,6 +376,25 @@ impl Registry {
     /// True for a service that has instances, had some until a moment ago, or was made by an operator.
     pub fn knows(&self, service: &ServiceKey) -> bool {
         self.services.contains_key(service)
+    }
+
+    /// True while a service has an instance.
+    pub fn has_instances(&self, service: &ServiceKey) -> bool {
+        let service = self.services.get(service);
+        service.is_some_and(|service| service.empty_since.is_none())
+    }
+
+    /// Services with instances behind `after` within its namespace: of the next `count` names; and the last of
+    /// those names, `None` behind the last.
+    pub fn populated_after(&self, after: &ServiceKey, count: usize) -> (Vec<ServiceKey>, Option<ServiceKey>) {
+        let names = self.names.range((Bound::Excluded(after), Bound::Unbounded));
+        let names: Vec<&ServiceKey> = names
+            .take_while(|name| name.namespace() == after.namespace())
+            .take(count)
+            .collect();
+        let last = names.last().map(|name| (*name).clone());
+        let populated = names.into_iter().filter(|name| self.has_instances(name));
+        (populated.cloned().collect(), last)
     }
 
     /// Services behind `after` in the order of their names.

@@ -41,7 +41,7 @@ pub struct ConfigPush {
     /// Counters.
     pub metrics: Push,
     /// Who watches patterns.
-    pub fuzzy: FuzzyPush,
+    pub fuzzy: Arc<FuzzyPush<ConfigKey>>,
 }
 
 #[derive(Debug, Default)]

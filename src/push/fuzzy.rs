@@ -1,4 +1,4 @@
-//! Configs that come and go, brought to those who watch patterns.
+//! Names that come and go, of configs or of services, brought to those who watch patterns.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -6,48 +6,87 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::config::fuzzy::{FuzzyIndex, FuzzyPattern, Look, TooManyPatterns};
-use crate::model::ConfigKey;
+use super::patterns::{FuzzyIndex, FuzzyPattern, Look, TooManyPatterns};
+use crate::model::Named;
 use crate::seeded::{self, Bug};
 
-/// Configs that came or went and are not told yet. At the bound everybody looks at everything.
+/// Names that came or went and are not told yet. At the bound everybody looks at everything.
 const DUE_MAX: usize = 100_000;
 
 /// Who watches which pattern on this node.
-#[derive(Debug, Default)]
-pub struct FuzzyPush {
-    index: Mutex<FuzzyIndex<Arc<FuzzySession>>>,
-    due: Mutex<Due>,
+#[derive(Debug)]
+pub struct FuzzyPush<K> {
+    index: Mutex<FuzzyIndex<K, Arc<FuzzySession<K>>>>,
+    due: Mutex<Due<K>>,
     changed: Notify,
     watchers: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Due {
+#[derive(Debug)]
+struct Due<K> {
     /// Whether it exists now, by the newest event.
-    keys: HashMap<ConfigKey, bool>,
+    keys: HashMap<K, bool>,
     everything: bool,
 }
 
 /// What one watcher has to look at.
-#[derive(Debug, Default)]
-pub struct FuzzySession {
-    marks: Mutex<FuzzyMarks>,
+#[derive(Debug)]
+pub struct FuzzySession<K> {
+    marks: Mutex<FuzzyMarks<K>>,
     woken: Notify,
 }
 
 /// See [`FuzzySession`].
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct FuzzyMarks {
-    /// Configs that came or went.
-    pub keys: BTreeSet<ConfigKey>,
+#[derive(Debug, PartialEq, Eq)]
+pub struct FuzzyMarks<K> {
+    /// Names that came or went.
+    pub keys: BTreeSet<K>,
     /// Everything: the state was replaced.
     pub everything: bool,
     /// The watcher itself has something new to do.
     pub nudged: bool,
 }
 
-impl FuzzySession {
+impl<K> Default for FuzzyPush<K> {
+    fn default() -> FuzzyPush<K> {
+        FuzzyPush {
+            index: Mutex::default(),
+            due: Mutex::default(),
+            changed: Notify::new(),
+            watchers: AtomicU64::new(0),
+        }
+    }
+}
+
+impl<K> Default for Due<K> {
+    fn default() -> Due<K> {
+        Due {
+            keys: HashMap::new(),
+            everything: false,
+        }
+    }
+}
+
+impl<K> Default for FuzzySession<K> {
+    fn default() -> FuzzySession<K> {
+        FuzzySession {
+            marks: Mutex::default(),
+            woken: Notify::new(),
+        }
+    }
+}
+
+impl<K> Default for FuzzyMarks<K> {
+    fn default() -> FuzzyMarks<K> {
+        FuzzyMarks {
+            keys: BTreeSet::new(),
+            everything: false,
+            nudged: false,
+        }
+    }
+}
+
+impl<K: Named> FuzzySession<K> {
     /// Has the one task that looks look at what the watcher wants.
     pub fn nudge(&self) {
         self.mark(|marks| marks.nudged = true);
@@ -57,7 +96,7 @@ impl FuzzySession {
     ///
     /// # Cancel safety
     /// Nothing is lost by dropping it.
-    pub async fn due(&self) -> FuzzyMarks {
+    pub async fn due(&self) -> FuzzyMarks<K> {
         loop {
             let taken = std::mem::take(&mut *lock(&self.marks));
             if taken != FuzzyMarks::default() {
@@ -67,16 +106,16 @@ impl FuzzySession {
         }
     }
 
-    fn mark(&self, change: impl FnOnce(&mut FuzzyMarks)) {
+    fn mark(&self, change: impl FnOnce(&mut FuzzyMarks<K>)) {
         change(&mut lock(&self.marks));
         self.woken.notify_one();
     }
 }
 
-impl FuzzyPush {
-    /// Notes that a config came or went. Called on the applier's thread, in log order, after readers can see
+impl<K: Named> FuzzyPush<K> {
+    /// Notes that a name came or went. Called on the applier's thread, in log order, after readers can see
     /// it.
-    pub(super) fn on_existence(&self, key: ConfigKey, exists: bool) {
+    pub(super) fn on_existence(&self, key: K, exists: bool) {
         if self.watchers.load(Relaxed) == 0 || seeded::has(Bug::FuzzyNeverTold) {
             return;
         }
@@ -137,7 +176,7 @@ impl FuzzyPush {
         text: &str,
         pattern: &FuzzyPattern,
         watcher: u64,
-        session: &Arc<FuzzySession>,
+        session: &Arc<FuzzySession<K>>,
     ) -> Result<bool, TooManyPatterns> {
         self.index().watch(text, pattern, (watcher, Arc::clone(session)))
     }
@@ -153,18 +192,18 @@ impl FuzzyPush {
     }
 
     /// What matches the pattern was looked for.
-    pub fn found(&self, text: &str, began: Look, keys: Vec<ConfigKey>) {
+    pub fn found(&self, text: &str, began: Look, keys: Vec<K>) {
         self.index().found(text, began, keys);
     }
 
     /// What matches, and whether there is more than that; `None` when it has to be looked for.
-    pub fn matched(&self, text: &str) -> Option<(BTreeSet<ConfigKey>, bool)> {
+    pub fn matched(&self, text: &str) -> Option<(BTreeSet<K>, bool)> {
         let index = self.index();
         let (keys, is_over) = index.matched(text)?;
         Some((keys.clone(), is_over))
     }
 
-    fn index(&self) -> MutexGuard<'_, FuzzyIndex<Arc<FuzzySession>>> {
+    fn index(&self) -> MutexGuard<'_, FuzzyIndex<K, Arc<FuzzySession<K>>>> {
         lock(&self.index)
     }
 }

@@ -14,38 +14,26 @@
 //! gap and tells that one its new position: nothing is ever searched for.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 
 use slab::Slab;
 
-use crate::model::{ConfigKey, ServiceKey};
+use crate::model::{ConfigKey, Named, ServiceKey};
 
-/// What can be watched. A clone shares the text.
-pub trait Name: Clone + Eq + Hash {
+/// What can be watched.
+pub trait Name: Named {
     /// Memory that a watch takes besides its name, bytes: its two sides, the name's as if nobody shared it, and
     /// what a poll or a connection keeps itself.
     const WATCH_BYTES: usize;
-
-    /// Bytes of its text.
-    fn text_bytes(&self) -> usize;
 }
 
 impl Name for ConfigKey {
     /// Measured: 300,000 watches of as many names take 350 bytes each; a connection finds them by name, which
     /// is another 130 at most.
     const WATCH_BYTES: usize = 512;
-
-    fn text_bytes(&self) -> usize {
-        self.as_bytes().len()
-    }
 }
 
 impl Name for ServiceKey {
     const WATCH_BYTES: usize = 512;
-
-    fn text_bytes(&self) -> usize {
-        self.as_bytes().len()
-    }
 }
 
 /// A watcher, as long as it is registered; afterwards its id may be another one's.

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::config::{LOCKED_STEP, give_way};
+use super::fuzzy::FuzzyPush;
 use super::listeners::{Listeners, Slot, WatcherId};
 use super::marks::Marks;
 use super::pacing::{Pacing, window};
@@ -74,6 +75,8 @@ pub struct NamingPush {
     changed: Notify,
     /// Counters.
     pub metrics: Counters,
+    /// Who watches patterns.
+    pub fuzzy: Arc<FuzzyPush<ServiceKey>>,
 }
 
 #[derive(Debug, Default)]
@@ -107,7 +110,9 @@ impl NamingPush {
                         session.marks.mark(Subject::Proof, now);
                     }
                 }
-                Event::Changed { .. } | Event::Appeared(_) | Event::Vanished(_) => {}
+                Event::Appeared(service) => self.fuzzy.on_existence(service, true),
+                Event::Vanished(service) => self.fuzzy.on_existence(service, false),
+                Event::Changed { .. } => {}
             }
         }
         let is_sooner = shared.pacing.wakes_at() != before;
@@ -117,12 +122,22 @@ impl NamingPush {
         }
     }
 
+    /// The registry has begun anew: whoever watches patterns looks at everything. Subscribers are told of what
+    /// comes; their connections end anyway.
+    pub fn on_reload(&self) {
+        self.fuzzy.on_reload();
+    }
+
     /// Brings changes to those who subscribe, for ever. `bytes_of` makes what they will be told ready and says
     /// how much it is.
     ///
     /// # Cancel safety
     /// What was taken and not yet told is lost: drop it only when nobody waits any more.
     pub async fn run(self: Arc<Self>, bytes_of: impl Fn(&ServiceKey) -> usize + Send) {
+        tokio::join!(self.run_services(bytes_of), self.fuzzy.run());
+    }
+
+    async fn run_services(&self, bytes_of: impl Fn(&ServiceKey) -> usize + Send) {
         loop {
             let wakes_at = self.lock().pacing.wakes_at();
             tokio::select! {

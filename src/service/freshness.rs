@@ -25,7 +25,7 @@ pub(crate) struct Freshness {
 
 /// A moment: what was visible anywhere before it is visible here once [`Freshness::since`] says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment {
+pub struct Moment {
     /// The first round that is certain to begin after it.
     round: u64,
 }

@@ -1,4 +1,5 @@
-//! Watching all configs that match a pattern (Nacos 3): what comes and what goes, not what is in it.
+//! Watching all configs, or all services, that match a pattern (Nacos 3): what comes and what goes, not what is
+//! in it. A service has come with its first instance and gone with its last.
 //!
 //! A client says what it knows; it is told the difference to what there is, in batches of twenty, and from
 //! then on what comes and goes. All of it is one thing here: for each pattern the node remembers what the
@@ -9,6 +10,8 @@
 //! As with listeners (`service::watch`), a node that lags tells nothing before it has caught up with the
 //! moment at which the client said what it knows.
 
+mod watchable;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,13 +19,13 @@ use std::time::Duration;
 
 use super::Services;
 use super::freshness::Moment;
-use super::listen::Truth;
+use super::listen::Truth as _;
 use crate::clock;
-use crate::config::Query;
-use crate::config::fuzzy::{FuzzyPattern, MATCHES_MAX, from_group_key, group_key};
 use crate::error::{Error, Result};
-use crate::model::ConfigKey;
-use crate::push::{ConfigPush, Failed, FuzzyMarks, FuzzySession, Outbox, UnderWay};
+use crate::model::Named;
+use crate::push::{Failed, FuzzyMarks, FuzzyPattern, FuzzyPush, FuzzySession, MATCHES_MAX, Outbox, UnderWay};
+
+pub use self::watchable::Watchable;
 
 /// Patterns one connection may watch (contract 00).
 pub const PATTERNS_MAX: usize = 20;
@@ -38,31 +41,31 @@ const PROOF_REST: Duration = Duration::from_millis(100);
 
 /// The patterns one connection watches. Dropping it ends all its watching.
 #[derive(Debug)]
-pub struct FuzzyWatch {
-    push: Arc<ConfigPush>,
+pub struct FuzzyWatch<K: Named> {
+    push: Arc<FuzzyPush<K>>,
     number: u64,
-    session: Arc<FuzzySession>,
-    wanted: Mutex<Wanted>,
+    session: Arc<FuzzySession<K>>,
+    wanted: Mutex<Wanted<K>>,
 }
 
-#[derive(Debug, Default)]
-struct Wanted {
+#[derive(Debug)]
+struct Wanted<K> {
     /// By its text; what the client said that it knows, until the task that tells has taken it.
-    patterns: BTreeMap<Arc<str>, Option<Said>>,
+    patterns: BTreeMap<Arc<str>, Option<Said<K>>>,
 }
 
 /// What a client said with a watch.
 #[derive(Clone, Debug)]
-struct Said {
+struct Said<K> {
     pattern: FuzzyPattern,
-    known: BTreeSet<ConfigKey>,
+    known: BTreeSet<K>,
     initializing: bool,
     /// A moment before it said so.
     asked: Moment,
 }
 
 /// What was said of which pattern.
-type News = Vec<(Arc<str>, Said)>;
+type News<K> = Vec<(Arc<str>, Said<K>)>;
 
 /// How a watch was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,23 +103,23 @@ pub enum FuzzyNotice {
         /// The pattern.
         pattern: Arc<str>,
     },
-    /// A config came (true) or went.
+    /// The name came (true) or went.
     Change(String, bool),
 }
 
 impl Services {
     /// Registers a connection that watches no pattern yet.
-    pub fn open_fuzzy_watch(&self) -> FuzzyWatch {
-        FuzzyWatch::new(&self.push)
+    pub fn open_fuzzy_watch<K: Watchable>(&self) -> FuzzyWatch<K> {
+        FuzzyWatch::new(K::push(self))
     }
 
     /// Has the connection watch a pattern; `known` are the names the client knows.
     ///
     /// # Errors
     /// `Invalid`: it is no pattern.
-    pub async fn watch_fuzzy(
+    pub async fn watch_fuzzy<K: Watchable>(
         self: &Arc<Self>,
-        watch: &FuzzyWatch,
+        watch: &FuzzyWatch<K>,
         text: &str,
         known: impl Iterator<Item = &str>,
         initializing: bool,
@@ -124,7 +127,7 @@ impl Services {
         let asked = self.moment();
         let pattern = FuzzyPattern::parse(text)
             .ok_or_else(|| Error::Invalid(format!("invalid groupKeyPattern : {text}")))?;
-        let known = known.take(KNOWN_MAX).filter_map(from_group_key);
+        let known = known.take(KNOWN_MAX).filter_map(K::from_group_key);
         let said = Said {
             known: known.filter(|key| pattern.matches(key)).collect(),
             pattern,
@@ -136,31 +139,22 @@ impl Services {
             return Ok(Watched::TooMany);
         };
         if must_look {
-            self.look(&text, &said.pattern).await?;
+            self.look::<K>(&text, &said.pattern).await?;
         }
-        let is_over = self.push.fuzzy.matched(&text).is_some_and(|(_, over)| over);
+        let is_over = watch.push.matched(&text).is_some_and(|(_, over)| over);
         watch.say(text, said);
         Ok(if is_over { Watched::Partly } else { Watched::Whole })
     }
 
-    /// Looks for what matches, on a thread that may wait: it may look at every config of the namespace.
-    async fn look(self: &Arc<Self>, text: &str, pattern: &FuzzyPattern) -> Result<()> {
-        let Some(began) = self.push.fuzzy.begin_look(text) else {
+    /// Looks for what matches, on a thread that may wait: it may look at every name of the namespace.
+    async fn look<K: Watchable>(self: &Arc<Self>, text: &str, pattern: &FuzzyPattern) -> Result<()> {
+        let Some(began) = K::push(self).begin_look(text) else {
             return Ok(());
         };
         let (services, pattern) = (Arc::clone(self), pattern.clone());
-        let found = tokio::task::spawn_blocking(move || {
-            let (mut found, query) = (Vec::new(), Query::all(pattern.namespace().clone()));
-            services.state.for_each(&query, |entry| {
-                // One more than there may be, so that it is seen that there are more.
-                if found.len() <= MATCHES_MAX && pattern.matches(&entry.key) {
-                    found.push(entry.key.clone());
-                }
-            });
-            found
-        });
+        let found = tokio::task::spawn_blocking(move || K::look(&services, &pattern));
         let found = found.await.map_err(|panic| Error::Internal(panic.to_string()))?;
-        self.push.fuzzy.found(text, began, found);
+        K::push(self).found(text, began, found);
         Ok(())
     }
 
@@ -169,12 +163,16 @@ impl Services {
     ///
     /// # Cancel safety
     /// Drop it with the connection.
-    pub async fn notify_fuzzy(self: &Arc<Self>, watch: &FuzzyWatch, courier: &impl FuzzyCourier) {
+    pub async fn notify_fuzzy<K: Watchable>(
+        self: &Arc<Self>,
+        watch: &FuzzyWatch<K>,
+        courier: &impl FuzzyCourier,
+    ) {
         let mut teller = Teller::default();
         let mut under_way = UnderWay::default();
         loop {
             while let Some((subject, _)) = teller.outbox.take() {
-                let exists = |key: &ConfigKey| self.state.get(key).is_some();
+                let exists = |key: &K| K::exists(self, key);
                 match teller.notice(&subject, exists) {
                     Some((notice, told)) => under_way.add((subject, told), courier.carry(notice)),
                     None => teller.outbox.drop_sent(&subject),
@@ -188,7 +186,7 @@ impl Services {
                     self.take(watch, &mut teller, marks).await;
                 }
                 ended = under_way.ended() => for ((subject, told), taken) in ended {
-                    let exists = |key: &ConfigKey| self.state.get(key).is_some();
+                    let exists = |key: &K| K::exists(self, key);
                     if teller.ended(&subject, told, taken, exists) == Failed::GiveUp {
                         pushes.given_up.fetch_add(1, Relaxed);
                         return;
@@ -202,52 +200,65 @@ impl Services {
     }
 
     /// Takes in what the client said and what has changed.
-    async fn take(self: &Arc<Self>, watch: &FuzzyWatch, teller: &mut Teller, marks: FuzzyMarks) {
+    async fn take<K: Watchable>(
+        self: &Arc<Self>,
+        watch: &FuzzyWatch<K>,
+        teller: &mut Teller<K>,
+        marks: FuzzyMarks<K>,
+    ) {
         let (texts, said) = watch.take_said();
         teller.patterns.retain(|text, _| texts.contains(text));
         teller.asked = said.iter().map(|(_, said)| said.asked).chain(teller.asked).max();
         while let Some(asked) = teller.asked
-            && self.caught_up(asked, clock::now() + PROOF_WITHIN).await.is_err()
+            && K::caught_up(self, asked, clock::now() + PROOF_WITHIN)
+                .await
+                .is_err()
         {
             tokio::time::sleep(PROOF_REST).await;
         }
         for (text, said) in said {
-            if let Some(matched) = self.matched(&text, &said.pattern).await {
+            if let Some(matched) = self.matched::<K>(&text, &said.pattern).await {
                 teller.begin(text, said, &matched);
             }
         }
         if marks.everything {
             let patterns: Vec<_> = teller.patterns();
             for (text, pattern) in patterns {
-                if let Some(matched) = self.matched(&text, &pattern).await {
+                if let Some(matched) = self.matched::<K>(&text, &pattern).await {
                     teller.compare(&text, &matched);
                 }
             }
         }
         for key in marks.keys {
-            let exists = self.state.get(&key).is_some();
+            let exists = K::exists(self, &key);
             teller.touched(&key, exists);
         }
     }
 
-    async fn matched(self: &Arc<Self>, text: &str, pattern: &FuzzyPattern) -> Option<BTreeSet<ConfigKey>> {
+    async fn matched<K: Watchable>(
+        self: &Arc<Self>,
+        text: &str,
+        pattern: &FuzzyPattern,
+    ) -> Option<BTreeSet<K>> {
         for _ in 0..LOOKS_MAX {
-            if let Some((keys, _)) = self.push.fuzzy.matched(text) {
+            if let Some((keys, _)) = K::push(self).matched(text) {
                 return Some(keys);
             }
-            self.look(text, pattern).await.ok()?;
+            self.look::<K>(text, pattern).await.ok()?;
         }
-        self.push.fuzzy.matched(text).map(|(keys, _)| keys)
+        K::push(self).matched(text).map(|(keys, _)| keys)
     }
 }
 
-impl FuzzyWatch {
-    fn new(push: &Arc<ConfigPush>) -> FuzzyWatch {
+impl<K: Named> FuzzyWatch<K> {
+    fn new(push: &Arc<FuzzyPush<K>>) -> FuzzyWatch<K> {
         FuzzyWatch {
             push: Arc::clone(push),
-            number: push.fuzzy.open(),
+            number: push.open(),
             session: Arc::default(),
-            wanted: Mutex::default(),
+            wanted: Mutex::new(Wanted {
+                patterns: BTreeMap::new(),
+            }),
         }
     }
 
@@ -258,13 +269,13 @@ impl FuzzyWatch {
         if !wanted.patterns.contains_key(text) && wanted.patterns.len() >= PATTERNS_MAX {
             return None;
         }
-        let fuzzy = &self.push.fuzzy;
-        let must_look = fuzzy.watch(text, pattern, self.number, &self.session).ok()?;
+        let watched = self.push.watch(text, pattern, self.number, &self.session);
+        let must_look = watched.ok()?;
         wanted.patterns.entry(Arc::clone(text)).or_default();
         Some(must_look)
     }
 
-    fn say(&self, text: Arc<str>, said: Said) {
+    fn say(&self, text: Arc<str>, said: Said<K>) {
         // It may have been cancelled meanwhile.
         if let Some(before) = self.wanted().patterns.get_mut(&text) {
             *before = Some(said);
@@ -275,13 +286,13 @@ impl FuzzyWatch {
     /// Watches a pattern no longer.
     pub fn cancel(&self, text: &str) {
         if self.wanted().patterns.remove(text).is_some() {
-            self.push.fuzzy.unwatch(text, self.number);
+            self.push.unwatch(text, self.number);
             self.session.nudge();
         }
     }
 
     /// All patterns, and what was said of some since the last call.
-    fn take_said(&self) -> (BTreeSet<Arc<str>>, News) {
+    fn take_said(&self) -> (BTreeSet<Arc<str>>, News<K>) {
         let mut wanted = self.wanted();
         let patterns = wanted.patterns.iter_mut();
         let said = patterns.filter_map(|(text, said)| Some((Arc::clone(text), said.take()?)));
@@ -289,36 +300,36 @@ impl FuzzyWatch {
         (wanted.patterns.keys().cloned().collect(), said)
     }
 
-    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+    fn wanted(&self) -> MutexGuard<'_, Wanted<K>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for FuzzyWatch {
+impl<K: Named> Drop for FuzzyWatch<K> {
     fn drop(&mut self) {
         let texts: Vec<_> = self.wanted().patterns.keys().cloned().collect();
         for text in texts {
-            self.push.fuzzy.unwatch(&text, self.number);
+            self.push.unwatch(&text, self.number);
         }
     }
 }
 
 /// What a push is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Subject {
+enum Subject<K> {
     /// Batch of a sync of a pattern: which sync, and which batch.
     Batch(Arc<str>, u64, usize),
     /// End of a sync.
     Finish(Arc<str>, u64),
-    /// A config that came or went.
-    Change(ConfigKey),
+    /// A name that came or went.
+    Change(K),
 }
 
 /// What one client knows, and what it is to be told: a value without a clock but for retries.
-#[derive(Debug, Default)]
-struct Teller {
-    patterns: BTreeMap<Arc<str>, Known>,
-    outbox: Outbox<Subject>,
+#[derive(Debug)]
+struct Teller<K> {
+    patterns: BTreeMap<Arc<str>, Known<K>>,
+    outbox: Outbox<Subject<K>>,
     /// Syncs begun.
     syncs: u64,
     /// Nothing is told before a round begun after this is applied.
@@ -326,24 +337,35 @@ struct Teller {
 }
 
 #[derive(Debug)]
-struct Known {
+struct Known<K> {
     pattern: FuzzyPattern,
     /// Names the client knows: it said so, or acknowledged it.
-    keys: BTreeSet<ConfigKey>,
+    keys: BTreeSet<K>,
     /// The sync under way, if any.
-    sync: Option<Sync>,
+    sync: Option<Sync<K>>,
 }
 
 #[derive(Debug)]
-struct Sync {
+struct Sync<K> {
     number: u64,
     initializing: bool,
-    batches: Vec<Vec<ConfigKey>>,
+    batches: Vec<Vec<K>>,
     /// Batches not acknowledged.
     left: usize,
 }
 
-impl Teller {
+impl<K> Default for Teller<K> {
+    fn default() -> Teller<K> {
+        Teller {
+            patterns: BTreeMap::new(),
+            outbox: Outbox::default(),
+            syncs: 0,
+            asked: None,
+        }
+    }
+}
+
+impl<K: Named> Teller<K> {
     fn patterns(&self) -> Vec<(Arc<str>, FuzzyPattern)> {
         let patterns = self.patterns.iter();
         patterns
@@ -353,13 +375,13 @@ impl Teller {
 
     /// The client watches a pattern, perhaps anew: it is told the difference, in place of whatever it was
     /// being told of the pattern.
-    fn begin(&mut self, text: Arc<str>, said: Said, matched: &BTreeSet<ConfigKey>) {
+    fn begin(&mut self, text: Arc<str>, said: Said<K>, matched: &BTreeSet<K>) {
         let differing: Vec<_> = said.known.symmetric_difference(matched).cloned().collect();
         self.syncs += 1;
         let sync = Sync {
             number: self.syncs,
             initializing: said.initializing,
-            batches: differing.chunks(BATCH).map(<[ConfigKey]>::to_vec).collect(),
+            batches: differing.chunks(BATCH).map(<[K]>::to_vec).collect(),
             left: differing.len().div_ceil(BATCH),
         };
         for batch in 0..sync.batches.len() {
@@ -379,7 +401,7 @@ impl Teller {
     }
 
     /// Everything may have changed: what differs from what the client knows is told.
-    fn compare(&mut self, text: &str, matched: &BTreeSet<ConfigKey>) {
+    fn compare(&mut self, text: &str, matched: &BTreeSet<K>) {
         let Some(known) = self.patterns.get(text) else {
             return;
         };
@@ -388,28 +410,31 @@ impl Teller {
         }
     }
 
-    /// A config came or went. It is told unless every watch knows, or is just being told: then the
+    /// A name came or went. It is told unless every watch knows, or is just being told: then the
     /// acknowledgement finds out.
-    fn touched(&mut self, key: &ConfigKey, exists: bool) {
+    fn touched(&mut self, key: &K, exists: bool) {
         let mut watches = self.patterns.values().filter(|known| known.pattern.matches(key));
         if watches.any(|known| known.keys.contains(key) != exists) {
             self.outbox.mark(Subject::Change(key.clone()), clock::now());
         }
     }
 
-    /// The push, with what is true now, and what it says of which config; `None` when it is about a watch
+    /// The push, with what is true now, and what it says of which name; `None` when it is about a watch
     /// that has ended or begun anew.
     fn notice(
         &self,
-        subject: &Subject,
-        exists: impl Fn(&ConfigKey) -> bool,
-    ) -> Option<(FuzzyNotice, Vec<(ConfigKey, bool)>)> {
+        subject: &Subject<K>,
+        exists: impl Fn(&K) -> bool,
+    ) -> Option<(FuzzyNotice, Vec<(K, bool)>)> {
         match subject {
             Subject::Change(key) => {
                 let mut watches = self.patterns.values();
                 watches.find(|known| known.pattern.matches(key))?;
                 let now = exists(key);
-                Some((FuzzyNotice::Change(group_key(key), now), vec![(key.clone(), now)]))
+                Some((
+                    FuzzyNotice::Change(key.group_key(), now),
+                    vec![(key.clone(), now)],
+                ))
             }
             Subject::Batch(text, number, batch) => {
                 let sync = self.sync(text, *number)?;
@@ -420,7 +445,7 @@ impl Teller {
                     initializing: sync.initializing,
                     contexts: told
                         .iter()
-                        .map(|(key, exists)| (group_key(key), *exists))
+                        .map(|(key, exists)| (key.group_key(), *exists))
                         .collect(),
                     number: (batch + 1, sync.batches.len()),
                 };
@@ -434,7 +459,7 @@ impl Teller {
         }
     }
 
-    fn sync(&self, text: &str, number: u64) -> Option<&Sync> {
+    fn sync(&self, text: &str, number: u64) -> Option<&Sync<K>> {
         let sync = self.patterns.get(text)?.sync.as_ref();
         sync.filter(|sync| sync.number == number)
     }
@@ -442,10 +467,10 @@ impl Teller {
     /// A push has come to its end.
     fn ended(
         &mut self,
-        subject: &Subject,
-        told: Vec<(ConfigKey, bool)>,
+        subject: &Subject<K>,
+        told: Vec<(K, bool)>,
         taken: bool,
-        exists: impl Fn(&ConfigKey) -> bool,
+        exists: impl Fn(&K) -> bool,
     ) -> Failed {
         if !taken {
             return self.outbox.failed(subject, clock::now());

@@ -1,6 +1,5 @@
 //! The configuration store over gRPC: reading, publishing, removing (contract 01 §4.1 to §4.3).
 
-mod fuzzy;
 mod listen;
 
 use std::borrow::Cow;
@@ -20,10 +19,7 @@ use crate::service::config::{Name, NewConfig, Reading};
 
 /// Rows of the configuration store.
 pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
-    ROWS.iter()
-        .chain(BORROWING)
-        .chain(listen::ROWS)
-        .chain(fuzzy::ROWS)
+    ROWS.iter().chain(BORROWING).chain(listen::ROWS)
 }
 
 const ROWS: &[Row] = rows! {

@@ -125,7 +125,7 @@ async fn list<'a>(
 
 /// Nobody is told a list while this node does not know yet what there is: clients would take it for the truth
 /// and forget the rest. They ask again.
-fn ready(call: &Call) -> Result<(), Failure> {
+pub(super) fn ready(call: &Call) -> Result<(), Failure> {
     let ready = call.services().naming_is_ready();
     ready.map_err(|_| Failure::starting())
 }

@@ -1,7 +1,7 @@
 //! What a client is told, step by step.
 
 use super::*;
-use crate::model::NamespaceId;
+use crate::model::{ConfigKey, NamespaceId};
 use crate::service::freshness::Freshness;
 
 const ALL: &str = "public>>g>>*";
@@ -14,7 +14,7 @@ fn keys(names: &[&str]) -> BTreeSet<ConfigKey> {
     names.iter().map(|name| key(name)).collect()
 }
 
-fn said(known: &[&str], initializing: bool) -> Said {
+fn said(known: &[&str], initializing: bool) -> Said<ConfigKey> {
     Said {
         pattern: FuzzyPattern::parse(ALL).expect("a pattern"),
         known: keys(known),
@@ -24,10 +24,10 @@ fn said(known: &[&str], initializing: bool) -> Said {
 }
 
 /// A push that was sent: subject, what it says, and of which config.
-type Sent = (Subject, FuzzyNotice, Vec<(ConfigKey, bool)>);
+type Sent = (Subject<ConfigKey>, FuzzyNotice, Vec<(ConfigKey, bool)>);
 
 /// Sends what is due; `there` is what exists.
-fn sent(teller: &mut Teller, there: &BTreeSet<ConfigKey>) -> Vec<Sent> {
+fn sent(teller: &mut Teller<ConfigKey>, there: &BTreeSet<ConfigKey>) -> Vec<Sent> {
     let mut sent = Vec::new();
     while let Some((subject, _)) = teller.outbox.take() {
         match teller.notice(&subject, |key| there.contains(key)) {
@@ -38,7 +38,7 @@ fn sent(teller: &mut Teller, there: &BTreeSet<ConfigKey>) -> Vec<Sent> {
     sent
 }
 
-fn ack(teller: &mut Teller, there: &BTreeSet<ConfigKey>, push: Sent) {
+fn ack(teller: &mut Teller<ConfigKey>, there: &BTreeSet<ConfigKey>, push: Sent) {
     let ended = teller.ended(&push.0, push.2, true, |key| there.contains(key));
     assert_eq!(ended, Failed::Rests);
 }

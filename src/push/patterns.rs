@@ -1,15 +1,15 @@
-//! Patterns over names of configs, and who watches which: maps, no waiting and no time.
+//! Patterns over names of configs or services, and who watches which: maps, no waiting and no time.
 //!
-//! What matches a pattern is found once, by looking at every config of its namespace, when somebody first
-//! watches it; from then on each config that comes or goes is matched against the patterns of its namespace
-//! and group. A change of a content costs nothing here.
+//! What matches a pattern is found once, by looking at every name of its namespace, when somebody first watches
+//! it; from then on each name that comes or goes is matched against the patterns of its namespace and group. A
+//! change of a content costs nothing here.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
-use crate::model::{ConfigKey, NamespaceId};
+use crate::model::{Named, NamespaceId};
 
-/// Configs that a pattern can match (contract 00); those beyond are not told.
+/// Names that a pattern can match (contract 00); those beyond are not told.
 pub const MATCHES_MAX: usize = 500;
 
 /// Different patterns that a node keeps. Beyond it a new one is refused.
@@ -18,19 +18,19 @@ const PATTERNS_MAX: usize = 10_000;
 /// Bytes of a pattern: more than the longest names together need. A longer one is none.
 const PATTERN_BYTES_MAX: usize = 1_024;
 
-/// Configs that come and go while somebody looks; beyond it he looks again. Far more than come in the
+/// Names that come and go while somebody looks; beyond it he looks again. Far more than come in the
 /// milliseconds that it takes.
 const TOUCHED_MAX: usize = 10_000;
 
 /// What stands between the parts of a pattern.
 const SEPARATOR: &str = ">>";
 
-/// `namespace>>group>>dataId`, the last two with stars at their ends.
+/// `namespace>>group>>item`, the last two with stars at their ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FuzzyPattern {
     namespace: NamespaceId,
     group: Item,
-    data_id: Item,
+    item: Item,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,14 +76,14 @@ impl FuzzyPattern {
             return None;
         }
         let mut parts = text.split(SEPARATOR);
-        let (namespace, group, data_id) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() || group.trim().is_empty() || data_id.trim().is_empty() {
+        let (namespace, group, item) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() || group.trim().is_empty() || item.trim().is_empty() {
             return None;
         }
         Some(FuzzyPattern {
             namespace: NamespaceId::new(namespace),
             group: Item::parse(group),
-            data_id: Item::parse(data_id),
+            item: Item::parse(item),
         })
     }
 
@@ -92,11 +92,11 @@ impl FuzzyPattern {
         &self.namespace
     }
 
-    /// True when a config of this name matches.
-    pub fn matches(&self, key: &ConfigKey) -> bool {
+    /// True when this name matches.
+    pub fn matches(&self, key: &impl Named) -> bool {
         self.namespace.as_str() == key.namespace()
             && self.group.matches(key.group())
-            && self.data_id.matches(key.data_id())
+            && self.item.matches(key.item())
     }
 
     /// Where it stands in the index: by its group, if that is one.
@@ -109,44 +109,13 @@ impl FuzzyPattern {
     }
 }
 
-/// The name as fuzzy watches write it: `dataId+group+namespace`, where `+` and `%` within a part are
-/// escaped. The default namespace is `public` here.
-pub fn group_key(key: &ConfigKey) -> String {
-    let namespace = key.namespace_id();
-    let mut text = String::new();
-    for part in [key.data_id(), key.group(), namespace.as_public_str()] {
-        if !text.is_empty() {
-            text.push('+');
-        }
-        for character in part.chars() {
-            match character {
-                '+' => text.push_str("%2B"),
-                '%' => text.push_str("%25"),
-                other => text.push(other),
-            }
-        }
-    }
-    text
-}
-
-/// The reverse of [`group_key`]; `None` for a text that names no config.
-pub fn from_group_key(text: &str) -> Option<ConfigKey> {
-    let mut parts = text
-        .split('+')
-        .map(|part| part.replace("%2B", "+").replace("%25", "%"));
-    let (data_id, group) = (parts.next()?, parts.next()?);
-    let namespace = parts.next().unwrap_or_default();
-    let key = ConfigKey::new(&NamespaceId::new(&namespace), &group, &data_id);
-    (parts.next().is_none() && key.is_storable()).then_some(key)
-}
-
 /// Namespace, and the group if the pattern names one.
 type Place = (NamespaceId, Option<Box<str>>);
 
-/// Who watches which pattern, and what matches it. `T` is the way to reach a watcher.
+/// Who watches which pattern, and what matches it. `K` is a name, `T` the way to reach a watcher.
 #[derive(Debug)]
-pub struct FuzzyIndex<T> {
-    patterns: HashMap<Box<str>, Watched<T>>,
+pub struct FuzzyIndex<K, T> {
+    patterns: HashMap<Box<str>, Watched<K, T>>,
     /// Texts of the patterns; no list is empty.
     by_place: HashMap<Place, Vec<Box<str>>>,
     /// Looks that were ever wanted.
@@ -154,26 +123,26 @@ pub struct FuzzyIndex<T> {
 }
 
 #[derive(Debug)]
-struct Watched<T> {
+struct Watched<K, T> {
     pattern: FuzzyPattern,
     /// By a number of the watcher.
     watchers: HashMap<u64, T>,
-    matched: BTreeSet<ConfigKey>,
-    knowledge: Knowledge,
+    matched: BTreeSet<K>,
+    knowledge: Knowledge<K>,
     /// There are more than `matched` holds.
     is_over: bool,
 }
 
 /// What is known of what matches a pattern.
 #[derive(Debug)]
-enum Knowledge {
+enum Knowledge<K> {
     /// Nothing, and nobody looks.
     None,
     /// Somebody looks, perhaps several; who began under another number has seen too little.
     Sought {
         look: Look,
         /// What came and went since: it is newer than what they will find.
-        touched: HashMap<ConfigKey, bool>,
+        touched: HashMap<K, bool>,
     },
     /// `matched` is all there is, or `is_over`.
     Found,
@@ -187,8 +156,8 @@ pub struct Look(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyPatterns;
 
-impl<T> Default for FuzzyIndex<T> {
-    fn default() -> FuzzyIndex<T> {
+impl<K, T> Default for FuzzyIndex<K, T> {
+    fn default() -> FuzzyIndex<K, T> {
         FuzzyIndex {
             patterns: HashMap::new(),
             by_place: HashMap::new(),
@@ -197,7 +166,7 @@ impl<T> Default for FuzzyIndex<T> {
     }
 }
 
-impl<T: Clone> FuzzyIndex<T> {
+impl<K: Named, T: Clone> FuzzyIndex<K, T> {
     /// Has a watcher watch a pattern. True when somebody has to look for what matches: to
     /// [`FuzzyIndex::begin_look`], to look, and to tell it by [`FuzzyIndex::found`].
     ///
@@ -268,7 +237,7 @@ impl<T: Clone> FuzzyIndex<T> {
 
     /// What matches the pattern, found by somebody who looked after [`FuzzyIndex::begin_look`]. What is out
     /// of date by now is ignored: whoever needs it looks again.
-    pub fn found(&mut self, text: &str, began: Look, keys: Vec<ConfigKey>) {
+    pub fn found(&mut self, text: &str, began: Look, keys: Vec<K>) {
         let Some(watched) = self.patterns.get_mut(text) else {
             return;
         };
@@ -302,8 +271,8 @@ impl<T: Clone> FuzzyIndex<T> {
         }
     }
 
-    /// A config has come or gone. Gives back who is to look at it.
-    pub fn touched(&mut self, key: &ConfigKey, exists: bool) -> Vec<T> {
+    /// A name has come or gone. Gives back who is to look at it.
+    pub fn touched(&mut self, key: &K, exists: bool) -> Vec<T> {
         let mut told = Vec::new();
         for group in [Some(key.group().into()), None] {
             let place = (key.namespace_id(), group);
@@ -317,7 +286,7 @@ impl<T: Clone> FuzzyIndex<T> {
     }
 
     /// What matches, and whether there is more; `None` while nobody has looked.
-    pub fn matched(&self, text: &str) -> Option<(&BTreeSet<ConfigKey>, bool)> {
+    pub fn matched(&self, text: &str) -> Option<(&BTreeSet<K>, bool)> {
         let watched = self.patterns.get(text).filter(|watched| watched.is_found())?;
         Some((&watched.matched, watched.is_over))
     }
@@ -334,12 +303,12 @@ impl<T: Clone> FuzzyIndex<T> {
     }
 }
 
-impl<T: Clone> Watched<T> {
+impl<K: Named, T: Clone> Watched<K, T> {
     fn is_found(&self) -> bool {
         matches!(self.knowledge, Knowledge::Found)
     }
 
-    fn touch(&mut self, key: &ConfigKey, exists: bool, told: &mut Vec<T>) {
+    fn touch(&mut self, key: &K, exists: bool, told: &mut Vec<T>) {
         if !self.pattern.matches(key) {
             return;
         }
@@ -375,6 +344,7 @@ impl<T: Clone> Watched<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ConfigKey;
 
     fn key(namespace: &str, group: &str, data_id: &str) -> ConfigKey {
         ConfigKey::new(&NamespaceId::new(namespace), group, data_id)
@@ -412,29 +382,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn group_keys_come_back() {
-        for name in [key("", "g", "d"), key("dev", "g+%", "%2B+d")] {
-            assert_eq!(from_group_key(&group_key(&name)), Some(name));
-        }
-        assert_eq!(group_key(&key("", "g+", "50%")), "50%25+g%2B+public");
-        assert_eq!(from_group_key("d+g"), Some(key("", "g", "d")));
-        for none in ["", "d", "+g+public", "a+b+c+d"] {
-            assert_eq!(from_group_key(none), None, "{none}");
-        }
-    }
-
-    fn watch(index: &mut FuzzyIndex<u64>, text: &str, watcher: u64) -> bool {
+    fn watch(index: &mut FuzzyIndex<ConfigKey, u64>, text: &str, watcher: u64) -> bool {
         let pattern = FuzzyPattern::parse(text).expect("a pattern");
         index.watch(text, &pattern, (watcher, watcher)).expect("room")
     }
 
-    fn look(index: &mut FuzzyIndex<u64>, text: &str, found: Vec<ConfigKey>) {
+    fn look(index: &mut FuzzyIndex<ConfigKey, u64>, text: &str, found: Vec<ConfigKey>) {
         let began = index.begin_look(text).expect("nobody has looked");
         index.found(text, began, found);
     }
 
-    fn names<'a>(index: &'a FuzzyIndex<u64>, text: &str) -> Vec<&'a str> {
+    fn names<'a>(index: &'a FuzzyIndex<ConfigKey, u64>, text: &str) -> Vec<&'a str> {
         let (matched, _) = index.matched(text).expect("found");
         matched.iter().map(ConfigKey::data_id).collect()
     }
@@ -447,7 +405,7 @@ mod tests {
         look(&mut index, "public>>g>>*", vec![]);
         look(&mut index, "public>>*>>a*", vec![]);
         assert!(!watch(&mut index, "public>>g>>*", 3));
-        let told = |index: &mut FuzzyIndex<u64>, name: ConfigKey, exists| {
+        let told = |index: &mut FuzzyIndex<ConfigKey, u64>, name: ConfigKey, exists| {
             let mut told = index.touched(&name, exists);
             told.sort_unstable();
             told
@@ -519,7 +477,7 @@ mod tests {
         let mut index = FuzzyIndex::default();
         let text = "public>>g>>*";
         assert!(watch(&mut index, text, 1));
-        let kept = |index: &FuzzyIndex<u64>| match &index.patterns[text].knowledge {
+        let kept = |index: &FuzzyIndex<ConfigKey, u64>| match &index.patterns[text].knowledge {
             Knowledge::Sought { touched, .. } => touched.len(),
             Knowledge::None | Knowledge::Found => 0,
         };
