@@ -106,12 +106,19 @@ class Client:
 
     def kill(self):
         """kill -9 of the program and of what it started."""
+        self._signal(signal.SIGKILL)
+        self.process.wait()
+
+    def freeze(self):
+        """Stands still from now on, and keeps its connections: a machine that is cut off, for those who see only it."""
+        self._signal(signal.SIGSTOP)
+
+    def _signal(self, which):
         for pid in family(self.process.pid):
             try:
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, which)
             except ProcessLookupError:
                 continue
-        self.process.wait()
 
     def close(self):
         if self.process.poll() is None:

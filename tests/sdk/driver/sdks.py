@@ -234,10 +234,11 @@ ALL = [
     Go("go", "2.3.5", {**GRPC, **OLD},
        # Of several notifications at once it forgets those that come while it asks about the first.
        quirks={"removal": NOT_TOLD, "bulk": 6, "one at a time": True, "unbatch": NO_BATCH}),
-    Python("python3", "3.2.0", {**GRPC, **OLD, "9m": FOUR_MIB}, quirks={"bulk": 6, "compares": COMPARES, "pick": NO_PICK}),
-    # It sees a broken connection only by its health check, which comes after 5 s to 10 s.
+    Python("python3", "3.2.0", {**GRPC, **OLD, "9m": FOUR_MIB}, quirks={"bulk": 6, "compares": COMPARES, "pick": NO_PICK, "redo": 35}),
+    # What was registered and subscribed it does again every 30 s, whenever it reconnected. In 2.0 it sees a broken
+    # connection only by its health check, which comes after 5 s to 10 s.
     Python("python2", "2.0.11", {**GRPC, **OLD, "9m": FOUR_MIB},
-           quirks={"bulk": 6, "relisten": 15, "deaf": True, "compares": COMPARES, "pick": NO_PICK}),
+           quirks={"bulk": 6, "relisten": 15, "deaf": True, "compares": COMPARES, "pick": NO_PICK, "redo": 45}),
     Python0("python0", "0.1.17",
             {**HTTP, "1m": IN_THE_LINE, "9m": IN_THE_LINE, "10000": PULLERS, "services": NO_LIST, "udp": NO_PORT},
             quirks={"initial": NO_INITIAL, "pick": NO_PICK, "both healths": NO_ILL, "weightless": WEIGHTLESS}),
