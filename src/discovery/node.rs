@@ -87,6 +87,8 @@ pub struct Discovery {
     ready: AtomicBool,
     /// Acts that were done here, ever.
     acts: AtomicU64,
+    /// False while an operator keeps what does not beat.
+    expires: AtomicBool,
 }
 
 /// What the lock holds.
@@ -174,6 +176,7 @@ impl Discovery {
             forwards: Forwards::default(),
             ready: AtomicBool::new(false),
             acts: AtomicU64::new(0),
+            expires: AtomicBool::new(true),
         }))
     }
 
@@ -363,6 +366,15 @@ impl Discovery {
         }
     }
 
+    /// Whether instances whose beats stay away turn unhealthy and go on this node. Once they do again, all of
+    /// them have their full time.
+    pub fn set_expiry(&self, expires: bool) {
+        let before = self.expires.swap(expires, Ordering::AcqRel);
+        if expires && !before {
+            self.act(Registry::renew_deadlines);
+        }
+    }
+
     /// Lets time pass, for ever.
     ///
     /// # Cancel safety
@@ -393,7 +405,9 @@ impl Discovery {
         let begun_anew = late_ms > millis(FORWARD_WITHIN) && self.woke_late(&mut shared, now_ms, late_ms);
         self.ticked_ms.store(now_ms, Ordering::Release);
         let this = &mut *shared;
-        this.registry.tick(now_ms);
+        if self.expires.load(Ordering::Acquire) {
+            this.registry.tick(now_ms);
+        }
         if now_ms >= this.swept_ms + SWEEP_MS {
             this.swept_ms = now_ms;
             this.registry.sweep(now_ms);

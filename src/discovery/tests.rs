@@ -71,6 +71,30 @@ async fn an_instance_lives_as_long_as_its_beats() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_goes_while_an_operator_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let running = tokio::spawn(Arc::clone(&node).run());
+    let healthy = || {
+        let endpoint = Endpoint::new("10.0.0.1", 80, "");
+        let seen = node.look(|registry, _| registry.instance(&service(), &endpoint));
+        seen.map(|seen| seen.healthy)
+    };
+    assert_eq!(node.execute(register()), Done::Yes);
+    node.set_expiry(false);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(healthy(), Some(true));
+    node.set_expiry(true);
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    assert_eq!(healthy(), Some(true), "it has its full time again");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(healthy(), Some(false));
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(healthy(), None);
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn answers_are_shared_until_something_changes() {
     let folder = tempfile::tempdir().unwrap();
     let node = open(folder.path());
