@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::Context;
 use raft::{Boot, Incarnation, NodeId};
 use storage::{Folder, Opened};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 
 use self::formation::{FOUNDER_LISTENS, Plan};
@@ -35,7 +35,7 @@ use crate::discovery::LinkEnd;
 use crate::grpc::listener::{Limits, Listener, Unimplemented};
 use crate::grpc::tls::{Files, Tls};
 use crate::grpc::{self, Gateway};
-use crate::push::{ConfigPush, NamingPush};
+use crate::push::{ConfigPush, NamingPush, UdpPush};
 use crate::service::{Parts, Services};
 use crate::settings::Settings;
 use crate::shutdown::Shutdown;
@@ -107,8 +107,12 @@ impl Server {
         let tables = opened.tables.clone();
         let (state, reader) = blocking(move || State::open_knowing(tables, tuning.feature_level)).await??;
         let naming_push = NamingPush::new();
-        let subscribers = Arc::clone(&naming_push);
-        let on_events = Box::new(move |events| subscribers.on_events(events));
+        let (subscribers, udp_push) = (Arc::clone(&naming_push), Arc::new(UdpPush::default()));
+        let udp_subscribers = Arc::clone(&udp_push);
+        let on_events = Box::new(move |events: Vec<_>| {
+            udp_subscribers.on_events(&events);
+            subscribers.on_events(events);
+        });
         let folder = settings.storage.dir.clone();
         let registry = discovery::open(identity.id, folder, Arc::clone(&reader), on_events).await?;
         let links = Links::new(&transport, LinkEnd::of(&registry), network.clone());
@@ -181,6 +185,7 @@ impl Server {
             log,
             push,
             naming_push,
+            udp_push,
             discovery: Arc::clone(&registry),
             stopping: clients.clone(),
             settings: &settings,
@@ -202,6 +207,8 @@ impl Server {
         }
         let listener = listener.with_tls(tls);
         listener.serve(Some(door), gateway, counters, &clients, &network);
+        let udp = UdpSocket::bind((http_address.ip(), 0)).await?;
+        clients.spawn_while_running(Arc::clone(&services).serve_udp(udp));
         drop(clients.spawn(crate::http::serve(http, services, clients.clone())));
         tracing::info!(http = %http_address, grpc = %grpc_address, node = identity.id.0, boot = identity.boot.0, "serving");
         Ok(Server {

@@ -85,6 +85,10 @@ async fn furnished() -> (Door, Vec<String>) {
         door.post("/nacos/v1/console/namespaces", namespace).await.body,
         "true"
     );
+    // A node looks around before it tells anybody what there is.
+    while door.get("/nacos/v1/ns/operator/metrics").await.status != 200 {
+        tokio::task::yield_now().await;
+    }
     // It outlives the test without a beat.
     let instance = "serviceName=kept&ip=10.0.0.1&port=80&metadata=preserved.heart.beat.timeout=86400000,\
         preserved.ip.delete.timeout=86400000";

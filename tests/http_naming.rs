@@ -1,13 +1,27 @@
-//! The registry over HTTP, on real sockets: what SDKs of Nacos 1.x do.
+//! The registry over HTTP and UDP, on real sockets: what SDKs of Nacos 1.x do.
 
 #[path = "http_door/support.rs"]
 mod support;
 
+use std::io::Read;
+use std::time::Duration;
+
+use flate2::read::GzDecoder;
 use serde_json::{Value, json};
+use tokio::net::UdpSocket;
 
 use self::support::Door;
 
 const INSTANCE: &str = "/nacos/v1/ns/instance";
+
+/// A server that serves the registry, too: a node looks around before it tells anybody what there is.
+async fn open() -> Door {
+    let door = Door::open(&[]).await;
+    while door.get("/nacos/v1/ns/operator/metrics").await.status != 200 {
+        tokio::task::yield_now().await;
+    }
+    door
+}
 
 async fn send(door: &Door, verb: &str, target: &str, headers: &str) -> support::Answer {
     door.raw(format!(
@@ -29,7 +43,7 @@ fn ports(hosts: &[Value]) -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_comes_beats_and_goes() {
-    let door = Door::open(&[]).await;
+    let door = open().await;
     let place = "serviceName=s&ip=10.0.0.1&port=80";
     let light = format!("{INSTANCE}/beat?{place}");
     let unknown = json!({"clientBeatInterval": 5000, "code": 20404, "lightBeatEnabled": true});
@@ -66,7 +80,7 @@ async fn an_instance_comes_beats_and_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_only_beats_is_registered() {
-    let door = Door::open(&[]).await;
+    let door = open().await;
     for port in [80, 81] {
         let beat = format!("%7B%22ip%22%3A%22a%22%2C%22port%22%3A{port}%2C%22cluster%22%3A%22c%22%7D");
         let target = format!("{INSTANCE}/beat?serviceName=g@@s&beat={beat}");
@@ -83,7 +97,7 @@ async fn who_only_beats_is_registered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn disabled_instances_are_kept_from_readers() {
-    let door = Door::open(&[]).await;
+    let door = open().await;
     for form in [
         "port=1&enabled=false",
         "port=2&enable=false",
@@ -95,5 +109,131 @@ async fn disabled_instances_are_kept_from_readers() {
     }
     assert_eq!(ports(&hosts(&door, "serviceName=s").await), [3, 4]);
     assert_eq!(ports(&hosts(&door, "serviceName=s&healthyOnly=true").await), [4]);
+    door.close().await;
+}
+
+const JAVA: &str = "user-agent: Nacos-Java-Client:v1.4.2\r\n";
+
+/// The next datagram as the SDK reads it, and where it came from.
+async fn datagram(socket: &UdpSocket) -> (Value, Value, std::net::SocketAddr) {
+    let mut buffer = vec![0; 65_536];
+    let received = tokio::time::timeout(Duration::from_secs(60), socket.recv_from(&mut buffer));
+    let (length, from) = received.await.expect("a datagram").expect("a socket");
+    let bytes = &buffer[..length];
+    let mut text = String::new();
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        GzDecoder::new(bytes).read_to_string(&mut text).expect("gzip");
+    } else {
+        text = String::from_utf8(bytes.to_vec()).expect("text");
+    }
+    let outer: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(outer["type"], "dom");
+    let inner = serde_json::from_str(outer["data"].as_str().expect("a text")).expect("JSON");
+    (outer, inner, from)
+}
+
+/// Story: a Java SDK of 1.4 lists with its port and hears of the next instances, first plainly, then, when there
+/// are more of them, compressed; what it acknowledges is counted. Others who only say they are listed are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn sdks_of_1x_are_told_over_udp() {
+    let door = open().await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let port = socket.local_addr().expect("an address").port();
+    let list = |rest: &str| format!("{INSTANCE}/list?serviceName=s&udpPort={port}&app=shop{rest}");
+    let subscribers = "/nacos/v1/ns/service/subscribers?serviceName=s";
+    for (target, agent) in [
+        (list("&clientIP=10.1.1.1"), JAVA),
+        (list(""), "user-agent: curl/8\r\n"),
+        (list("&clientIP=127.0.0.1").replace("udpPort", "x"), JAVA),
+    ] {
+        assert_eq!(send(&door, "GET", &target, agent).await.status, 200);
+        let told = door.get(subscribers).await.body;
+        assert_eq!(told, r#"{"count":0,"subscribers":[]}"#, "{target}");
+    }
+    let listed = send(&door, "GET", &list("&clientIP=127.0.0.1"), JAVA).await;
+    let first: Value = serde_json::from_str(&listed.body).expect("JSON");
+    assert_eq!(first["hosts"], json!([]));
+    let told: Value = serde_json::from_str(&door.get(subscribers).await.body).expect("JSON");
+    assert_eq!(told["count"], 1);
+    assert_eq!(told["subscribers"][0]["addrStr"], format!("127.0.0.1:{port}"));
+    assert_eq!(told["subscribers"][0]["agent"], "Nacos-Java-Client:v1.4.2");
+    assert_eq!(told["subscribers"][0]["app"], "shop");
+
+    assert_eq!(door.post(INSTANCE, "serviceName=s&ip=a&port=1").await.body, "ok");
+    let (outer, inner, from) = datagram(&socket).await;
+    assert_eq!(inner["name"], "DEFAULT_GROUP@@s");
+    assert_eq!(ports(inner["hosts"].as_array().expect("hosts")), [1]);
+    assert!(inner["lastRefTime"].as_u64() > first["lastRefTime"].as_u64());
+    let ack = json!({"type": "push-ack", "lastRefTime": outer["lastRefTime"].to_string(), "data": ""});
+    socket
+        .send_to(ack.to_string().as_bytes(), from)
+        .await
+        .expect("sent");
+    let state = "/nacos/v1/ns/operator/push/state?detail=true";
+    while !door.get(state).await.body.contains(r#""succeed":1"#) {
+        tokio::task::yield_now().await;
+    }
+    for other in 2..8 {
+        let form = format!("serviceName=s&ip=a&port={other}");
+        assert_eq!(door.post(INSTANCE, &form).await.body, "ok");
+    }
+    let mut last = inner["lastRefTime"].as_u64();
+    loop {
+        // Renewed as the SDK does, however slow this machine is.
+        send(&door, "GET", &list("&clientIP=127.0.0.1"), JAVA).await;
+        let (_, inner, _) = datagram(&socket).await;
+        assert!(
+            inner["lastRefTime"].as_u64() >= last,
+            "what is pushed never grows older"
+        );
+        last = inner["lastRefTime"].as_u64();
+        if inner["hosts"].as_array().expect("hosts").len() == 7 {
+            break;
+        }
+    }
+    door.close().await;
+}
+
+/// While a node is what an operator says it is, it serves accordingly, and can be turned back.
+#[tokio::test(flavor = "multi_thread")]
+async fn switches_have_their_effect() {
+    let door = open().await;
+    let switches = "/nacos/v1/ns/operator/switches";
+    let set = |entry: &str, value: &str| format!("{switches}?entry={entry}&value={value}");
+    let turn = async |entry: &str, value: &str| {
+        let answer = send(&door, "PUT", &set(entry, value), "").await;
+        assert_eq!(answer.body, "ok", "{entry} {value}");
+    };
+    let read = async || door.get(&format!("{INSTANCE}/list?serviceName=s")).await.status;
+    let write = async || door.post(INSTANCE, "serviceName=s&ip=a&port=1").await.status;
+    for (status, reads, writes) in [
+        ("DOWN", 503, 503),
+        ("READ_ONLY", 200, 503),
+        ("WRITE_ONLY", 503, 200),
+        ("NULL", 200, 200),
+    ] {
+        turn("overriddenServerStatus", status).await;
+        assert_eq!((read().await, write().await), (reads, writes), "{status}");
+    }
+    turn("limitedUrlMap", "/nacos/v1/ns/instance/list:504").await;
+    assert_eq!((read().await, write().await), (504, 200));
+    turn("limitedUrlMap", "").await;
+    turn("clientBeatInterval", "7000").await;
+    turn("lightBeatEnabled", "false").await;
+    let beat = send(
+        &door,
+        "PUT",
+        &format!("{INSTANCE}/beat?serviceName=s&ip=a&port=1"),
+        "",
+    )
+    .await;
+    assert_eq!(
+        beat.body,
+        r#"{"clientBeatInterval":7000,"code":10200,"lightBeatEnabled":false}"#
+    );
+    turn("defaultInstanceEphemeral", "false").await;
+    let answer = door.post(INSTANCE, "serviceName=p&ip=a&port=1").await;
+    assert_eq!(answer.body, "ok");
+    assert_eq!(hosts(&door, "serviceName=p").await[0]["ephemeral"], false);
     door.close().await;
 }

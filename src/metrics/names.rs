@@ -127,6 +127,7 @@ families! {
     NAMING_OWN_RECORDS = Gauge "rnacos_naming_own_records" "Records of instances that this node wrote, those of deregistrations among them.";
     NAMING_COPIES = Gauge "rnacos_naming_copies" "Records of other nodes that this node holds.";
     NAMING_ANSWER_BYTES = Gauge "rnacos_naming_answer_bytes" "Bytes of rendered service lists that are kept for the next reader.";
+    NAMING_UDP = Gauge "rnacos_naming_udp_subscriptions" "Subscriptions of clients that are told of changes over UDP.";
     NAMING_FORWARDED = Gauge "rnacos_naming_forwarded_in_flight" "HTTP writes on their way to the node that is responsible for their service.";
     DISTRO_PEERS = Gauge "rnacos_distro_peers" "Nodes whose registries this one is connected to.";
     DISTRO_BEHIND = Gauge "rnacos_distro_unconfirmed" "Changes of this node that the slowest of them has not confirmed.";

@@ -32,6 +32,7 @@ mod outbox;
 mod pacing;
 mod patterns;
 mod session;
+mod udp;
 mod under_way;
 mod watch;
 
@@ -44,5 +45,6 @@ pub use outbox::{Failed, Outbox, Retries};
 pub use pacing::{Pacing, window};
 pub use patterns::{FuzzyIndex, FuzzyPattern, Look, MATCHES_MAX, TooManyPatterns};
 pub use session::Session;
+pub use udp::{UdpDue, UdpPush, UdpTarget, UdpWho};
 pub use under_way::UnderWay;
 pub use watch::Watch;

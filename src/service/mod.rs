@@ -17,6 +17,7 @@ pub mod naming_admin;
 pub mod naming_lists;
 mod naming_metrics;
 pub mod naming_subscribers;
+pub mod naming_udp;
 pub mod naming_client;
 pub mod naming_watch;
 pub mod switches;
@@ -34,7 +35,7 @@ use crate::consensus::{self, Handle, ProposeError};
 use crate::discovery::Discovery;
 use crate::error::{Error, Result};
 use crate::metrics::{Grpc, Http};
-use crate::push::{ConfigPush, NamingPush};
+use crate::push::{ConfigPush, NamingPush, UdpPush};
 use crate::settings::{self, Settings};
 use crate::shutdown::Shutdown;
 use crate::state::{Command, Outcome, Reader};
@@ -63,6 +64,8 @@ pub struct Services {
     push: Arc<ConfigPush>,
     /// Who subscribes to which service.
     naming_push: Arc<NamingPush>,
+    /// Who is told of changes of services over UDP.
+    udp_push: Arc<UdpPush>,
     /// The registry.
     discovery: Arc<Discovery>,
     /// What an operator turns while the node runs.
@@ -113,6 +116,8 @@ pub struct Parts<'a> {
     pub push: Arc<ConfigPush>,
     /// Who subscribes to which service; told of changes by the registry.
     pub naming_push: Arc<NamingPush>,
+    /// Who is told of changes of services over UDP.
+    pub udp_push: Arc<UdpPush>,
     /// The registry.
     pub discovery: Arc<Discovery>,
     /// Given when clients are to go: long polls are then answered at once.
@@ -141,6 +146,7 @@ impl Services {
             log: parts.log,
             push: parts.push,
             naming_push: parts.naming_push,
+            udp_push: parts.udp_push,
             discovery: parts.discovery,
             switches: arc_swap::ArcSwap::default(),
             freshness: Freshness::default(),

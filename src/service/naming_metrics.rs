@@ -74,6 +74,7 @@ impl Services {
             (&names::NAMING_OWN_RECORDS, figures.own_records),
             (&names::NAMING_COPIES, figures.copies),
             (&names::NAMING_ANSWER_BYTES, figures.answer_bytes),
+            (&names::NAMING_UDP, self.udp_push.count()),
             (&names::NAMING_FORWARDED, figures.forwarded),
             (&names::DISTRO_PEERS, figures.distro.peers),
             (&names::DISTRO_ABSENT, figures.distro.absent),

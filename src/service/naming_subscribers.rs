@@ -1,14 +1,16 @@
 //! Who watches a service, as operators see it.
 
 use super::Services;
+use crate::clock;
+use crate::metrics::PushState;
 use crate::model::ServiceKey;
 
 /// Somebody who is told of changes of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Subscriber {
     /// Its address.
     pub ip: String,
-    /// Its port: of UDP, or 0 over gRPC.
+    /// Where it is told over UDP; over gRPC the port from which it came.
     pub port: u16,
     /// For example `Nacos-Java-Client:v2.5.1`.
     pub agent: String,
@@ -20,12 +22,36 @@ pub struct Subscriber {
 
 impl Services {
     /// Who watches a service on this node, in the order of their addresses.
-    pub fn subscribers(&self, _service: &ServiceKey) -> Vec<Subscriber> {
-        Vec::new()
+    pub fn subscribers(&self, service: &ServiceKey) -> Vec<Subscriber> {
+        let over_udp = self.udp_push.subscribers_of(clock::now(), service);
+        let over_udp = over_udp.into_iter().map(|(target, who)| Subscriber {
+            ip: target.address.ip().to_string(),
+            port: target.address.port(),
+            agent: who.agent.into(),
+            app: who.app.into(),
+            clusters: target.clusters.into(),
+        });
+        let over_grpc = self.naming_push.subscribers_of(service);
+        let over_grpc = over_grpc.into_iter().map(|(session, clusters)| Subscriber {
+            ip: session.who.ip.to_string(),
+            port: session.who.port,
+            agent: session.who.agent.to_string(),
+            app: session.who.app.to_string(),
+            clusters: clusters.map(|names| names.to_string()).unwrap_or_default(),
+        });
+        let mut all: Vec<_> = over_udp.chain(over_grpc).collect();
+        all.sort();
+        all
+    }
+
+    /// What became of pushes of services, over gRPC and UDP. `reset` begins the average and the longest anew.
+    pub fn push_state(&self, reset: bool) -> PushState {
+        self.naming_push.metrics.state(reset)
     }
 
     /// How many watches there are on this node.
     pub fn subscriber_count(&self) -> usize {
-        0
+        let (_clients, _services, watches) = self.naming_push.load();
+        self.udp_push.count() + watches
     }
 }

@@ -257,6 +257,7 @@ impl Services {
         let mut switches = Switches::clone(&self.switches.load());
         switches.set(entry, value)?;
         tracing::warn!(entry, value, "a switch of naming was turned on this node");
+        self.discovery.set_expiry(switches.health_check_enabled);
         self.switches.store(Arc::new(switches));
         Ok(())
     }

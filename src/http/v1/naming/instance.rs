@@ -16,6 +16,7 @@ use crate::model::{Endpoint, ServiceKey};
 use crate::naming::{Filter, MetadataPatch, OverridePatch, Seen};
 use crate::service::Services;
 use crate::service::naming::{self, NewInstance, ServiceName};
+use crate::service::naming_udp::UdpWish;
 
 /// GET `/list`: the hottest path of the registry. Ready bytes while nothing changes.
 pub(in crate::http) fn list(services: &Arc<Services>, request: &Request) -> Result<Answer> {
@@ -33,7 +34,16 @@ pub(in crate::http) fn found(services: &Services, request: &Request, clusters: &
     let service = service_key(&params)?;
     let healthy_only = flag_of(&params, &["healthyOnly"]).unwrap_or(false);
     let filter = naming::filter(params.get(clusters).unwrap_or_default(), healthy_only)?;
-    udp_port(&params)?;
+    let agent = request.header("user-agent").or(request.header("client-version"));
+    services.subscribe_udp(&UdpWish {
+        service: &service,
+        filter: &filter,
+        port: udp_port(&params)?,
+        told_ip: params.get("clientIP").unwrap_or_default(),
+        peer: request.peer.ip(),
+        agent: agent.unwrap_or_default(),
+        app: params.get("app").unwrap_or_default(),
+    });
     services.query(&service, &filter, Form::Http)
 }
 

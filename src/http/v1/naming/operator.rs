@@ -50,12 +50,24 @@ fn bound<'a>(params: &'a Params<'_>, name: &'static str) -> Result<&'a str> {
 }
 
 /// GET `/push/state`: how pushes of changes went since this node began, or was asked to forget.
-pub(in crate::http) fn push_state(_services: &Arc<Services>, request: &Request) -> Result<Answer> {
+pub(in crate::http) fn push_state(services: &Arc<Services>, request: &Request) -> Result<Answer> {
     let params = request.params()?;
     let flag = |name| flag_of(&params, &[name]).unwrap_or(false);
-    let mut body = json!({"succeed": 0, "total": 0, "ratio": 0, "reset": flag("reset")});
+    let state = services.push_state(flag("reset"));
+    // Whole numbers where the Java server has them.
+    let ratio = if state.total == 0 {
+        json!(0)
+    } else {
+        json!(state.succeeded as f64 / state.total as f64)
+    };
+    let mut body = json!({
+        "succeed": state.succeeded,
+        "total": state.total,
+        "ratio": ratio,
+        "reset": flag("reset"),
+    });
     if flag("detail") {
-        let detail = json!({"avgPushCost": -1, "maxPushCost": -1});
+        let detail = json!({"avgPushCost": state.average_ms, "maxPushCost": state.longest_ms});
         if let Some(body) = body.as_object_mut() {
             body.insert("detail".to_owned(), detail);
         }
