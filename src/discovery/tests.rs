@@ -45,6 +45,7 @@ fn stamp(answer: &[u8]) -> u64 {
 async fn an_instance_lives_as_long_as_its_beats() {
     let folder = tempfile::tempdir().unwrap();
     let node = open(folder.path());
+    node.turn();
     let running = tokio::spawn(Arc::clone(&node).run());
     let hosts = || {
         let answer = node.query(&service(), &Filter::default(), Form::Http);
@@ -190,7 +191,7 @@ async fn a_restarted_node_waits_for_its_clients() {
     second.execute(register());
     let after = stamp(&second.query(&service(), &Filter::default(), Form::Http));
     assert!(after > before, "{after} {before}");
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
     assert_eq!(second.readiness(), Readiness::Ready);
 }
 

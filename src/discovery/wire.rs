@@ -77,6 +77,9 @@ pub fn encode_message(message: &Message) -> Bytes {
             through: bucket.through.0,
             services: deltas_to_wire(&bucket.deltas),
         }),
+        Message::Stamps(stamps) => Wire::Stamps(pb::Stamps {
+            stamps: stamps.iter().map(stamp_to_wire).collect(),
+        }),
     };
     pb::Distro { message: Some(wire) }.encode_to_vec().into()
 }
@@ -130,6 +133,11 @@ pub fn decode_message(frame: Bytes) -> Result<Option<Message>, WireError> {
             through: Revision(all.through),
             deltas: deltas(all.services)?,
         }),
+        Wire::Stamps(all) => {
+            let stamped = |one: pb::ServiceStamp| Ok((service(one.service)?, Stamp(one.stamp)));
+            let stamps: Result<_, WireError> = all.stamps.into_iter().map(stamped).collect();
+            Message::Stamps(stamps?)
+        }
     }))
 }
 
@@ -224,6 +232,13 @@ fn service(service: Option<pb::Service>) -> Result<ServiceKey, WireError> {
     let service = service.ok_or(WireError::Impossible("no service"))?;
     let namespace = NamespaceId::new(&service.namespace);
     Ok(ServiceKey::new(&namespace, &service.group, &service.name))
+}
+
+fn stamp_to_wire((service, stamp): &(ServiceKey, Stamp)) -> pb::ServiceStamp {
+    pb::ServiceStamp {
+        service: Some(service_to_wire(service)),
+        stamp: stamp.0,
+    }
 }
 
 fn endpoint(ip: &str, port: u32, cluster: &str) -> Result<Endpoint, WireError> {

@@ -1,5 +1,6 @@
 //! What nodes say to each other about naming.
 
+use crate::model::ServiceKey;
 use crate::naming::{BUCKETS, Batch, Bucket, Origin, Revision, Stamp};
 
 /// What a node holds of an origin.
@@ -67,4 +68,6 @@ pub enum Message {
     },
     /// The answer, a bucket at a time.
     Bucket(Bucket),
+    /// Stamps of services that the sender shows in another way than before, without a change of a record.
+    Stamps(Vec<(ServiceKey, Stamp)>),
 }

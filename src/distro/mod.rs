@@ -22,7 +22,7 @@ mod protocol;
 mod responsible;
 
 pub use message::{Heard, Message};
-pub use protocol::{Distro, Out, Sizes};
+pub use protocol::{BEGINNING_MS, Distro, GRACE_MS, Out, Sizes};
 pub use responsible::responsible;
 
 #[cfg(test)]

@@ -13,15 +13,20 @@ const BATCH_COUNT: usize = 256;
 const BATCHES_IN_FLIGHT: usize = 4;
 /// Buckets asked for at a time; the answers of one question fit into the peer's queue.
 const BUCKETS_PER_ASK: usize = 16;
+/// Stamps of one message.
+const STAMPS_COUNT: usize = 1_024;
 /// How often digests are told, ms.
 const VERIFY_MS: u64 = 5_000;
 /// How often an idle stream shows that it lives, ms.
 const ALIVE_MS: u64 = 1_000;
 /// A stream that is silent for so long is dead, ms.
 const SILENT_MS: u64 = 5_000;
-/// Records of a node that nobody hears are kept for so long: its clients need 14 s to notice, then back
-/// off and register again, ms.
-const GRACE_MS: u64 = 30_000;
+/// Records of a node that nobody hears are kept for so long, ms: its clients need up to 14 s to notice, then back
+/// off and register again. The Python SDK does that on a timer of 30 s, whatever happens.
+pub const GRACE_MS: u64 = 35_000;
+/// The monotonic time at which a node begins, ms. Not 0: for how long nobody has heard an origin is told by
+/// others, and reaches back before this node was there.
+pub const BEGINNING_MS: u64 = 24 * 3_600 * 1_000;
 /// A starting node that finds nobody who has data stops waiting, ms.
 const LOAD_MS: u64 = 5_000;
 
@@ -103,6 +108,10 @@ pub struct Distro {
 impl Distro {
     /// A node that begins, with nobody connected.
     pub fn new(me: Origin, members: impl IntoIterator<Item = u64>, now_ms: u64) -> Distro {
+        assert!(
+            now_ms >= BEGINNING_MS,
+            "a node's time begins above the ages it is told"
+        );
         let mut distro = Distro {
             me,
             members: BTreeSet::new(),
@@ -255,6 +264,11 @@ impl Distro {
                 }
             }
             Message::Bucket(bucket) => self.on_bucket(now_ms, registry, from, bucket),
+            Message::Stamps(stamps) => {
+                for (service, stamp) in stamps {
+                    registry.raise_to(now_ms, &service, stamp);
+                }
+            }
             // Words about others than those they may be about.
             Message::Hello { .. } | Message::Changes(_) | Message::Known { .. } => {}
         }
@@ -297,6 +311,7 @@ impl Distro {
         }
         self.watch_living(now_ms, registry);
         self.watch_absent(now_ms, registry);
+        self.tell_stamps(now_ms, registry);
         self.watch_load(now_ms, registry);
         dead
     }
@@ -541,6 +556,18 @@ impl Distro {
                     self.absent
                         .insert(origin, (now_ms + VERIFY_MS).saturating_sub(GRACE_MS));
                 }
+            }
+        }
+    }
+
+    /// What this node shows in another way although no record has changed must not look newer than what the
+    /// others show.
+    fn tell_stamps(&mut self, now_ms: u64, registry: &mut Registry) {
+        let stamps = registry.take_changed_alone();
+        let peers: Vec<u64> = self.peers.keys().copied().collect();
+        for some in stamps.chunks(STAMPS_COUNT) {
+            for peer in &peers {
+                self.say(now_ms, *peer, Message::Stamps(some.to_vec()));
             }
         }
     }

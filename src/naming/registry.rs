@@ -109,6 +109,8 @@ pub struct Registry {
     pub(super) copies: BTreeMap<Origin, Copies>,
     pub(super) timers: Wheel<Timer>,
     pub(super) events: Vec<Event>,
+    /// See [`Registry::take_changed_alone`].
+    pub(super) changed_alone: BTreeSet<ServiceKey>,
     /// Up to where every member has confirmed the changes of this node.
     pub(super) confirmed_by_all: Revision,
     /// Tombstones of this node.
@@ -131,6 +133,7 @@ impl Registry {
             copies: BTreeMap::new(),
             timers: Wheel::default(),
             events: Vec::new(),
+            changed_alone: BTreeSet::new(),
             confirmed_by_all: Revision::default(),
             tombstones: 0,
         }

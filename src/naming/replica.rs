@@ -249,9 +249,12 @@ impl Registry {
 
     /// Every bucket of an origin was replaced by one that goes through to `through`.
     pub fn replaced_all(&mut self, origin: Origin, through: Revision) {
-        if let Some(copies) = self.copies.get_mut(&origin) {
-            copies.floor = copies.floor.max(through);
+        if self.admit(origin).is_err() {
+            return;
         }
+        // None of them may have held anything.
+        let copies = self.copies.entry(origin).or_default();
+        copies.floor = copies.floor.max(through);
     }
 
     /// Forgets the records of another origin: it is gone for good, or has begun anew. A tombstone stays as
@@ -263,7 +266,11 @@ impl Registry {
         let keys: Vec<_> = self.copied(origin, None).map(|(key, _)| key).collect();
         for key in keys {
             if !self.covers_something(origin, &key) {
+                let before = self.version(&key.service);
                 self.remove_copy(now_ms, origin, &key);
+                if self.version(&key.service) != before {
+                    self.changed_alone.insert(key.service);
+                }
             }
         }
         let done = self.copies.get(&origin).is_none_or(|copies| copies.records == 0);
@@ -271,6 +278,25 @@ impl Registry {
             self.copies.remove(&origin);
         }
         done
+    }
+
+    /// Services that this node alone has changed, and not by an act that others hear of: each node drops what
+    /// was a dead one's at a time of its own. Taken with their stamps, so that others do not stay below them.
+    pub fn take_changed_alone(&mut self) -> Vec<(ServiceKey, Stamp)> {
+        let services = std::mem::take(&mut self.changed_alone);
+        let stamped = services.into_iter().filter_map(|key| {
+            let (_, stamp) = self.version(&key)?;
+            Some((key, stamp))
+        });
+        stamped.collect()
+    }
+
+    /// A peer has shown a service with this stamp: what is shown here is not older.
+    pub fn raise_to(&mut self, now_ms: u64, service: &ServiceKey, stamp: Stamp) {
+        self.clock.hear(now_ms, stamp);
+        if let Some(service) = self.services.get_mut(service) {
+            service.stamp = service.stamp.max(stamp);
+        }
     }
 
     /// True for a tombstone without which a lower record would be seen.
@@ -351,13 +377,9 @@ impl Registry {
             Some(before) => copies.digest.toggle(bucket, before),
             None => copies.records += 1,
         }
-        self.edit(
-            now_ms,
-            &key.service,
-            &key.endpoint,
-            service_stamp,
-            |entry| entry.put(record),
-        );
+        self.edit(now_ms, &key.service, &key.endpoint, service_stamp, |entry| {
+            entry.put(record)
+        });
         if covers {
             self.tell_covered(&key.service, &key.endpoint);
         }

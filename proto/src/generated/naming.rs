@@ -167,10 +167,22 @@ pub struct Ask {
     #[prost(uint32, repeated, tag = "2")]
     pub buckets: ::prost::alloc::vec::Vec<u32>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServiceStamp {
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<Service>,
+    #[prost(uint64, tag = "2")]
+    pub stamp: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Stamps {
+    #[prost(message, repeated, tag = "1")]
+    pub stamps: ::prost::alloc::vec::Vec<ServiceStamp>,
+}
 /// A frame of a distro link.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Distro {
-    #[prost(oneof = "distro::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "distro::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub message: ::core::option::Option<distro::Message>,
 }
 /// Nested message and enum types in `Distro`.
@@ -193,6 +205,8 @@ pub mod distro {
         Ask(super::Ask),
         #[prost(message, tag = "8")]
         Bucket(super::Bucket),
+        #[prost(message, tag = "9")]
+        Stamps(super::Stamps),
     }
 }
 /// An act of a client over HTTP.

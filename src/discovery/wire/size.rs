@@ -45,11 +45,22 @@ static ASK: Shape = Shape {
     bytes_max: ASK_BYTES_MAX,
     nested: &[],
 };
+static STAMP: Shape = shape(4, &[]);
+static STAMPS: Shape = shape(0, &[(1, &STAMP)]);
 static BEAT: Shape = shape(0, &[(1, &INSTANCE)]);
 static ACT: Shape = shape(0, &[(5, &LIVE), (7, &BEAT)]);
 
 /// A frame of a distro link.
-pub(super) static DISTRO: Shape = shape(0, &[(2, &RECORDS), (4, &VERIFY), (7, &ASK), (8, &RECORDS)]);
+pub(super) static DISTRO: Shape = shape(
+    0,
+    &[
+        (2, &RECORDS),
+        (4, &VERIFY),
+        (7, &ASK),
+        (8, &RECORDS),
+        (9, &STAMPS),
+    ],
+);
 /// A frame of a forwarding link.
 pub(super) static FORWARD: Shape = shape(0, &[(2, &ACT)]);
 

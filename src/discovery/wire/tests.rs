@@ -107,7 +107,7 @@ impl Maker {
     }
 
     fn message(&mut self) -> Message {
-        match self.0.random_range(0..8) {
+        match self.0.random_range(0..9) {
             0 => Message::Hello {
                 origin: self.origin(),
                 knows: self.chance().then(|| (self.origin(), Revision(self.number()))),
@@ -134,6 +134,7 @@ impl Maker {
                 clock: Stamp(self.number()),
             },
             5 => Message::Tell,
+            7 => Message::Stamps((0..3).map(|_| (self.service(), Stamp(self.number()))).collect()),
             6 => Message::Ask {
                 origin: self.origin(),
                 buckets: vec![self.0.random_range(0..BUCKETS), 0],

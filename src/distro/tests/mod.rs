@@ -1,3 +1,4 @@
 //! The protocol in motion.
 
 mod sim;
+mod two;

@@ -16,7 +16,7 @@ use crate::model::{Endpoint, NamespaceId, ServiceKey};
 use crate::naming::bugs::{Bug, make};
 use crate::naming::{Beat, Digest, Event, Filter, Instance, Origin, Owner, Registry, Stamp, StampClock};
 
-use crate::distro::{Distro, Message, Out, responsible};
+use crate::distro::{BEGINNING_MS, Distro, Message, Out, responsible};
 
 const NODES: u64 = 3;
 const STEP_MS: u64 = 100;
@@ -30,6 +30,8 @@ struct Node {
     distro: Distro,
     up: bool,
     boot: u64,
+    /// When it began; its monotonic clock counts from there.
+    started_ms: u64,
     /// Its wall clock is off by this much.
     skew_ms: u64,
     stamps: BTreeMap<ServiceKey, Stamp>,
@@ -69,6 +71,8 @@ struct World {
     /// Pairs whose stream stands.
     streams: BTreeSet<(u64, u64)>,
     connections: u64,
+    /// No more than so many at a time; with few of them nodes are often without any.
+    clients_max: usize,
     trace: bool,
 }
 
@@ -79,10 +83,14 @@ fn pair(a: u64, b: u64) -> (u64, u64) {
 fn node(id: u64, boot: u64, now_ms: u64, skew_ms: u64) -> Node {
     let me = Origin { node: id, boot };
     Node {
-        registry: Registry::new(me, StampClock::new(1_000_000 + now_ms + skew_ms, now_ms)),
-        distro: Distro::new(me, 1..=NODES, now_ms),
+        registry: Registry::new(
+            me,
+            StampClock::new(1_000_000_000 + now_ms + skew_ms, BEGINNING_MS),
+        ),
+        distro: Distro::new(me, 1..=NODES, BEGINNING_MS),
         up: true,
         boot,
+        started_ms: now_ms,
         skew_ms,
         stamps: BTreeMap::new(),
     }
@@ -106,6 +114,7 @@ impl World {
             mended_ms: 0,
             streams: BTreeSet::new(),
             connections: 0,
+            clients_max: if seed.is_multiple_of(3) { 4 } else { 60 },
             trace: std::env::var_os("DISTRO_TRACE").is_some(),
         }
     }
@@ -142,13 +151,22 @@ impl World {
         }
     }
 
+    fn alive(&self) -> usize {
+        self.clients.iter().filter(|client| client.alive).count()
+    }
+
+    /// What time it is on a node.
+    fn clock(&self, id: u64) -> u64 {
+        BEGINNING_MS + self.now_ms - self.nodes[&id].started_ms
+    }
+
     fn chance(&mut self, per_mille: u32) -> bool {
         self.random.random_range(0..1_000) < per_mille
     }
 
     /// Faults, and clients that come and go.
     fn disturb(&mut self) {
-        if self.clients.len() < 60 && self.chance(80) {
+        if self.alive() < self.clients_max && self.clients.len() < 60 && self.chance(80) {
             self.new_client();
         }
         for place in 0..self.clients.len() {
@@ -207,6 +225,7 @@ impl World {
         }
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
+            let now = self.clock(id);
             let Some(node) = self.nodes.get_mut(&id).filter(|node| node.up) else {
                 continue;
             };
@@ -259,9 +278,10 @@ impl World {
                 self.wires.remove(&(b, a));
                 self.streams.insert((a, b));
                 for (id, peer) in [(a, b), (b, a)] {
+                    let now = self.clock(id);
                     if let Some(node) = self.nodes.get_mut(&id) {
                         node.distro.on_disconnected(peer);
-                        node.distro.on_connected(self.now_ms, &node.registry, peer);
+                        node.distro.on_connected(now, &node.registry, peer);
                     }
                     self.collect(id);
                 }
@@ -284,9 +304,9 @@ impl World {
                 let Some((_, message)) = wire.pop_front() else {
                     break;
                 };
+                let now = self.clock(to);
                 if let Some(node) = self.nodes.get_mut(&to) {
-                    node.distro
-                        .on_message(self.now_ms, &mut node.registry, from, message);
+                    node.distro.on_message(now, &mut node.registry, from, message);
                 }
                 self.collect(to);
             }
@@ -383,15 +403,16 @@ impl World {
             Way::Beats { next_ms } if client.alive && now >= *next_ms => {
                 let Some(id) = self.some_node() else { return };
                 let handler = self.handler(id, &service);
+                let there = self.clock(handler);
                 let node = self.nodes.get_mut(&handler).expect("one of them");
-                let beat = node.registry.beat(now, &service, &endpoint, None);
+                let beat = node.registry.beat(there, &service, &endpoint, None);
                 self.tell(|| format!("client {endpoint} beats at {id}, node {handler} says {beat:?}"));
                 let node = self.nodes.get_mut(&handler).expect("one of them");
                 if beat == Beat::Unknown {
                     let instance = Instance::default();
                     let registered =
                         node.registry
-                            .register(now, &Owner::Beats, &service, &endpoint, instance, true);
+                            .register(there, &Owner::Beats, &service, &endpoint, instance, true);
                     registered.expect("ephemeral");
                 }
                 let client = &mut self.clients[place];
@@ -404,11 +425,12 @@ impl World {
                 self.tell(|| format!("client {endpoint} connects to {id}"));
                 let connection: Arc<str> = format!("c{}", self.connections).into();
                 let owner = Owner::Connection(Arc::clone(&connection));
+                let there = self.clock(id);
                 let node = self.nodes.get_mut(&id).expect("one of them");
                 let instance = Instance::default();
                 let registered = node
                     .registry
-                    .register(now, &owner, &service, &endpoint, instance, true);
+                    .register(there, &owner, &service, &endpoint, instance, true);
                 registered.expect("ephemeral");
                 let client = &mut self.clients[place];
                 client.way = Way::Connected {
@@ -436,8 +458,9 @@ impl World {
         self.client_acts(place);
         let now = self.now_ms;
         if let Some((id, connection)) = old {
+            let there = self.clock(id);
             let node = self.nodes.get_mut(&id).expect("one of them");
-            node.registry.disconnect(now, &connection);
+            node.registry.disconnect(there, &connection);
         }
         let client = &mut self.clients[place];
         // Others hear that the old one is gone before or after they hear of the new one.
@@ -467,8 +490,9 @@ impl World {
         if let Way::Connected { to, next_ms } = &mut self.clients[place].way {
             *next_ms = now + 500;
             if let Some((id, connection)) = to.take() {
+                let there = self.clock(id);
                 let node = self.nodes.get_mut(&id).expect("one of them");
-                node.registry.disconnect(now, &connection);
+                node.registry.disconnect(there, &connection);
             }
         }
     }
@@ -490,8 +514,9 @@ impl World {
                 None => return,
             },
         };
+        let there = self.clock(id);
         let node = self.nodes.get_mut(&id).expect("one of them");
-        node.registry.deregister(now, &service, &endpoint);
+        node.registry.deregister(there, &service, &endpoint);
         self.clients[place].alive = false;
         self.clients[place].deregistered = Some((now, id));
         self.disconnect(place);

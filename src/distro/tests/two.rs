@@ -1,0 +1,177 @@
+//! Stories of few nodes, told message by message.
+
+use std::collections::BTreeMap;
+
+use crate::distro::{BEGINNING_MS, Distro, GRACE_MS, Out};
+use crate::model::{Endpoint, NamespaceId, ServiceKey};
+use crate::naming::{Filter, Instance, Origin, Owner, Registry, StampClock};
+
+/// The wall clock at the beginning.
+const WALL_MS: u64 = 1_000_000_000;
+
+struct Node {
+    registry: Registry,
+    distro: Distro,
+    started_ms: u64,
+}
+
+/// Nodes whose messages arrive at once.
+#[derive(Default)]
+struct Nodes {
+    nodes: BTreeMap<u64, Node>,
+    now_ms: u64,
+}
+
+impl Nodes {
+    fn of(count: u64) -> Nodes {
+        let mut nodes = Nodes::default();
+        for id in 1..=count {
+            nodes.start(id, count);
+        }
+        nodes.pass(1_000);
+        nodes
+    }
+
+    /// Starts a node anew, connected to all others.
+    fn start(&mut self, id: u64, count: u64) {
+        let me = Origin {
+            node: id,
+            boot: self.now_ms + 1,
+        };
+        let node = Node {
+            registry: Registry::new(me, StampClock::new(WALL_MS + self.now_ms, BEGINNING_MS)),
+            distro: Distro::new(me, 1..=count, BEGINNING_MS),
+            started_ms: self.now_ms,
+        };
+        self.nodes.insert(id, node);
+        let others: Vec<u64> = self.nodes.keys().copied().filter(|other| *other != id).collect();
+        for other in others {
+            for (a, b) in [(id, other), (other, id)] {
+                self.at(a, |node, now_ms| {
+                    node.distro.on_connected(now_ms, &node.registry, b)
+                });
+            }
+        }
+        self.deliver();
+    }
+
+    fn stop(&mut self, id: u64) {
+        self.nodes.remove(&id);
+        for node in self.nodes.values_mut() {
+            node.distro.on_disconnected(id);
+        }
+    }
+
+    fn at<T>(&mut self, id: u64, act: impl FnOnce(&mut Node, u64) -> T) -> T {
+        let now_ms = self.now_ms;
+        let node = self.nodes.get_mut(&id).expect("it runs");
+        let local = BEGINNING_MS + now_ms - node.started_ms;
+        act(node, local)
+    }
+
+    fn deliver(&mut self) {
+        loop {
+            let mut under_way = Vec::new();
+            for (id, node) in &mut self.nodes {
+                under_way.extend(node.distro.take_out().into_iter().map(|out| (*id, out)));
+            }
+            if under_way.is_empty() {
+                return;
+            }
+            for (from, Out { to, message }) in under_way {
+                if self.nodes.contains_key(&to) {
+                    self.at(to, |node, now_ms| {
+                        node.distro.on_message(now_ms, &mut node.registry, from, message);
+                    });
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        let end = self.now_ms + ms;
+        while self.now_ms < end {
+            self.now_ms += 100;
+            let ids: Vec<u64> = self.nodes.keys().copied().collect();
+            for id in ids {
+                self.at(id, |node, now_ms| {
+                    node.registry.tick(now_ms);
+                    node.distro.poll(now_ms, &mut node.registry);
+                });
+            }
+            self.deliver();
+        }
+    }
+
+    fn register(&mut self, id: u64, owner: &Owner, port: u16) {
+        self.at(id, |node, now_ms| {
+            let endpoint = Endpoint::new("10.0.0.1", port, "");
+            let done =
+                node.registry
+                    .register(now_ms, owner, &service(), &endpoint, Instance::default(), true);
+            done.expect("the first kind");
+        });
+    }
+
+    fn shows(&mut self, id: u64) -> bool {
+        self.at(id, |node, _| {
+            let view = node.registry.view(&service(), &Filter::default());
+            view.is_some_and(|view| !view.hosts.is_empty())
+        })
+    }
+
+    fn is_loading(&mut self, id: u64) -> bool {
+        self.at(id, |node, _| node.distro.is_loading())
+    }
+}
+
+fn service() -> ServiceKey {
+    ServiceKey::new(&NamespaceId::default(), "g", "s")
+}
+
+#[test]
+fn a_node_starts_beside_peers_whose_records_are_all_gone() {
+    let mut nodes = Nodes::of(3);
+    nodes.register(1, &Owner::Beats, 1);
+    nodes.register(2, &Owner::Beats, 2);
+    nodes.pass(40_000);
+    assert!(!nodes.shows(1), "no beats came");
+    nodes.stop(3);
+    nodes.start(3, 3);
+    nodes.pass(1_000);
+    assert!(!nodes.is_loading(3), "there is nothing to load");
+}
+
+#[test]
+fn what_one_node_drops_alone_is_shown_as_newer_by_nobody() {
+    let mut nodes = Nodes::of(3);
+    nodes.register(3, &Owner::Connection("c".into()), 3);
+    nodes.register(1, &Owner::Connection("d".into()), 1);
+    nodes.pass(1_000);
+    nodes.stop(3);
+    nodes.pass(GRACE_MS + 1_000);
+    let stamps = [1, 2].map(|id| nodes.at(id, |node, _| node.registry.version(&service())));
+    let [Some((dropped, one)), Some((_, two))] = stamps else {
+        panic!("the service is there: {stamps:?}");
+    };
+    assert!(
+        dropped.0 > WALL_MS + GRACE_MS,
+        "{stamps:?}: what node 3 had said is dropped"
+    );
+    assert_eq!(one, two);
+}
+
+#[test]
+fn a_grace_goes_on_over_restarts_of_those_who_hold_the_copies() {
+    let mut nodes = Nodes::of(3);
+    nodes.register(3, &Owner::Connection("c".into()), 3);
+    nodes.pass(1_000);
+    nodes.stop(3);
+    nodes.pass(GRACE_MS - 15_000);
+    nodes.stop(2);
+    nodes.start(2, 3);
+    nodes.pass(5_000);
+    assert!(nodes.shows(1) && nodes.shows(2), "the grace is not over");
+    nodes.pass(12_000);
+    assert!(!nodes.shows(1) && !nodes.shows(2));
+}
