@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Services;
-use crate::error::{Error, Result};
+use crate::error::{Error, NamingRefusal, Result};
 use crate::model::{Endpoint, NamespaceId, ServiceKey};
 use crate::naming::{ClusterMetadata, Registry, Seen, ServiceMetadata, Tally};
 
@@ -193,6 +193,21 @@ impl Services {
                 }),
                 clusters,
             })
+        })
+    }
+
+    /// As [`Services::describe`].
+    ///
+    /// # Errors
+    /// No list shows such a service.
+    pub fn described(&self, service: &ServiceKey) -> Result<Described> {
+        self.describe(service).ok_or_else(|| Error::Naming {
+            refusal: NamingRefusal::NoService,
+            text: format!(
+                "service not found, namespace: {}, serviceName: {}",
+                service.namespace_id(),
+                service.grouped()
+            ),
         })
     }
 

@@ -385,6 +385,7 @@ pub(crate) fn rows() -> Vec<Row> {
         ));
     }
     rows.extend(services_and_lists());
+    rows.extend(of_v2());
     rows.extend(operator());
     rows
 }
@@ -526,5 +527,121 @@ fn operator() -> Vec<Row> {
         row("PUT", "/v1/ns/ops/log", vec![log()]),
         silent("/v1/ns/operator/switches"),
         silent("/v1/ns/ops/switches"),
+    ]
+}
+
+/// API v2 refuses the same in its own words.
+fn of_v2() -> Vec<Row> {
+    let instance = "/v2/ns/instance";
+    let service = "/v2/ns/service";
+    let place = "ip=10.0.0.1&port=80";
+    let no_service = |rest: &str| vec![case(rest, 400, "\"code\":10000")];
+    let port = || {
+        let text = "Param 'port' is illegal, the value should be between 0 and 65535.\r\n";
+        vec![case("serviceName=kept&ip=a&port=x", 400, text)]
+    };
+    let weight = || {
+        let said = format!("serviceName=kept&{place}&weight=20000");
+        vec![case(said, 400, "The weights range from 0.0 to 10000.0")]
+    };
+    let unknown = |status| vec![case("serviceName=never", status, "\"code\":21008")];
+    let exists = vec![case("serviceName=kept", 400, "\"code\":21007")];
+    let not_empty = vec![case("serviceName=kept", 400, "\"code\":21009")];
+    let absent = vec![case(
+        "serviceName=kept&ip=10.9.9.9&port=80",
+        404,
+        "\"code\":20004",
+    )];
+    let batch = || vec![case("serviceName=kept", 400, "\"code\":10000")];
+    let page = vec![case("pageNo=x", 400, "For input string")];
+    let threshold = || vec![case("serviceName=s&protectThreshold=x", 400, "For input string")];
+    let paged = vec![
+        case("serviceName=kept", 400, "\"code\":10000"),
+        case("serviceName=kept&pageNo=x&pageSize=1", 400, "\"code\":20002"),
+    ];
+    let healthy = || vec![case(format!("serviceName=kept&{place}"), 400, "\"code\":10000")];
+    let entry = || {
+        vec![
+            case("value=1", 400, "\"code\":10000"),
+            case("entry=nosuch&value=1", 400, "update entry not found: nosuch"),
+        ]
+    };
+    let broken = || vec![case("onlyStatus=%4", 400, "two hexadecimal digits")];
+    vec![
+        row(
+            "POST",
+            instance,
+            vec![no_service(place), services(place), port(), weight()],
+        ),
+        row(
+            "PUT",
+            instance,
+            vec![no_service(place), services(place), port(), weight()],
+        ),
+        row(
+            "DELETE",
+            instance,
+            vec![no_service(place), services(place), port()],
+        ),
+        row(
+            "PATCH",
+            instance,
+            vec![no_service(place), services(place), port(), weight()],
+        ),
+        row(
+            "GET",
+            instance,
+            vec![no_service(place), services(place), port(), absent],
+        ),
+        row("GET", "/v2/ns/instance/list", vec![no_service(""), services("")]),
+        row(
+            "PUT",
+            "/v2/ns/instance/beat",
+            vec![no_service(place), services(place)],
+        ),
+        row(
+            "PUT",
+            "/v2/ns/instance/metadata/batch",
+            vec![no_service("metadata=a=b"), batch()],
+        ),
+        row(
+            "DELETE",
+            "/v2/ns/instance/metadata/batch",
+            vec![no_service("metadata=a=b"), batch()],
+        ),
+        row(
+            "POST",
+            service,
+            vec![no_service(""), services(""), exists, threshold()],
+        ),
+        row(
+            "PUT",
+            service,
+            vec![no_service(""), services(""), unknown(400), threshold()],
+        ),
+        row(
+            "DELETE",
+            service,
+            vec![no_service(""), services(""), unknown(400), not_empty],
+        ),
+        row("GET", service, vec![no_service(""), services(""), unknown(400)]),
+        row("GET", "/v2/ns/service/list", vec![page]),
+        row(
+            "GET",
+            "/v2/ns/catalog/instances",
+            vec![no_service("pageNo=1&pageSize=1"), paged],
+        ),
+        row("PUT", "/v2/ns/health", vec![no_service(place), healthy()]),
+        row(
+            "PUT",
+            "/v2/ns/health/instance",
+            vec![no_service(place), healthy()],
+        ),
+        row("GET", "/v2/ns/operator/metrics", vec![broken()]),
+        row("GET", "/v2/ns/ops/metrics", vec![broken()]),
+        row("PUT", "/v2/ns/operator/switches", vec![entry()]),
+        row("PUT", "/v2/ns/ops/switches", vec![entry()]),
+        silent("/v2/ns/operator/switches"),
+        silent("/v2/ns/ops/switches"),
     ]
 }

@@ -3,3 +3,4 @@
 pub(super) mod health;
 pub(super) mod loader;
 pub(super) mod namespace;
+pub(super) mod naming;

@@ -178,7 +178,7 @@ pub(in crate::http) fn detail(services: &Arc<Services>, request: &Request) -> Re
 }
 
 /// The instance that a request names.
-fn one(services: &Services, params: &Params<'_>) -> Result<(ServiceKey, Endpoint, Seen)> {
+pub(in crate::http) fn one(services: &Services, params: &Params<'_>) -> Result<(ServiceKey, Endpoint, Seen)> {
     let service = service_key(params)?;
     let endpoint = place(params)?.endpoint()?;
     let found = services.discovery().look(|registry, _| {
@@ -214,7 +214,7 @@ struct DetailJson<'a> {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ShownJson<'a> {
+pub(in crate::http) struct ShownJson<'a> {
     ip: &'a str,
     port: u16,
     cluster_name: &'a str,
@@ -225,7 +225,7 @@ struct ShownJson<'a> {
 }
 
 impl<'a> ShownJson<'a> {
-    fn of(service: &ServiceKey, endpoint: &'a Endpoint, seen: &'a Seen) -> ShownJson<'a> {
+    pub(in crate::http) fn of(service: &ServiceKey, endpoint: &'a Endpoint, seen: &'a Seen) -> ShownJson<'a> {
         ShownJson {
             ip: &endpoint.ip,
             port: endpoint.port,

@@ -10,7 +10,7 @@ pub(in crate::http) mod instance;
 mod metadata;
 pub(in crate::http) mod operator;
 pub(in crate::http) mod service;
-mod shapes;
+pub(in crate::http) mod shapes;
 
 use super::super::form::Params;
 use super::super::reply::{self, Reply, TEXT};
@@ -86,7 +86,7 @@ fn no_loop(services: &Services, request: &Request, service: &ServiceKey) -> Resu
 
 /// The service that a request names as a parameter of its method, whose absence the framework of the Java
 /// server tells in other words.
-fn bound_service(params: &Params<'_>) -> Result<ServiceKey> {
+pub(in crate::http) fn bound_service(params: &Params<'_>) -> Result<ServiceKey> {
     if params.get("serviceName").is_none() {
         return Err(Error::missing("serviceName"));
     }
@@ -94,7 +94,7 @@ fn bound_service(params: &Params<'_>) -> Result<ServiceKey> {
 }
 
 /// The service a request names.
-fn service_key(params: &Params<'_>) -> Result<ServiceKey> {
+pub(in crate::http) fn service_key(params: &Params<'_>) -> Result<ServiceKey> {
     let name = ServiceName {
         namespace: params.get("namespaceId"),
         group: params.get("groupName"),
@@ -136,7 +136,7 @@ fn port_named(params: &Params<'_>, name: &str) -> Result<Option<u16>> {
 }
 
 /// A parameter that has to be there, and not blank.
-fn required<'a>(params: &'a Params<'_>, name: &'static str) -> Result<&'a str> {
+pub(in crate::http) fn required<'a>(params: &'a Params<'_>, name: &'static str) -> Result<&'a str> {
     let text = params.get(name).map(str::trim).unwrap_or_default();
     if text.is_empty() {
         return Err(Error::Missing { name, kind: "" });
@@ -144,14 +144,14 @@ fn required<'a>(params: &'a Params<'_>, name: &'static str) -> Result<&'a str> {
     Ok(text)
 }
 
-fn namespace(params: &Params<'_>) -> Result<NamespaceId> {
+pub(in crate::http) fn namespace(params: &Params<'_>) -> Result<NamespaceId> {
     let text = params.get("namespaceId").map(str::trim).unwrap_or_default();
     let checked = validate::namespace_id(text).map_err(|invalid| Error::Illegal(invalid.to_string()));
     checked.map(|()| NamespaceId::new(text))
 }
 
 /// `groupName`, or the default one.
-fn group<'a>(params: &'a Params<'_>) -> Result<&'a str> {
+pub(in crate::http) fn group<'a>(params: &'a Params<'_>) -> Result<&'a str> {
     let text = params.get("groupName").map(str::trim).unwrap_or_default();
     validate::group(text).map_err(|invalid| Error::Illegal(invalid.to_string()))?;
     Ok(if text.is_empty() {
@@ -162,13 +162,13 @@ fn group<'a>(params: &'a Params<'_>) -> Result<&'a str> {
 }
 
 /// One of several names of a flag.
-fn flag_of(params: &Params<'_>, names: &[&str]) -> Option<bool> {
+pub(in crate::http) fn flag_of(params: &Params<'_>, names: &[&str]) -> Option<bool> {
     let text = names.iter().find_map(|name| params.get(name));
     text.filter(|text| !text.trim().is_empty()).map(flag)
 }
 
 /// The number that stands in a text, as `Double.parseDouble` and its like tell it.
-fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
+pub(in crate::http) fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
     let number = text.trim().parse();
     number.map_err(|_| Error::Invalid(format!("For input string: \"{text}\"")))
 }
@@ -179,10 +179,13 @@ fn ok() -> Reply {
 }
 
 /// A `fn` that says that something was done.
-type Done = fn() -> Reply;
+pub(in crate::http) type Done = fn() -> Reply;
 
 /// Waits until something is done, and says that it is.
-fn once_done(done: Done, work: impl Future<Output = Result<()>> + Send + 'static) -> Answer {
+pub(in crate::http) fn once_done(
+    done: Done,
+    work: impl Future<Output = Result<()>> + Send + 'static,
+) -> Answer {
     Answer::later(async move {
         work.await?;
         Ok(done())

@@ -117,13 +117,7 @@ pub(in crate::http) fn settings(params: &Params<'_>, protect_threshold: f64) -> 
 /// GET: a service with its clusters.
 pub(in crate::http) fn detail(services: &Arc<Services>, request: &Request) -> Result<Answer> {
     let service = bound_service(&request.params()?)?;
-    let Some(described) = services.describe(&service) else {
-        return Err(Error::Invalid(format!(
-            "service not found, namespace: {}, serviceName: {}",
-            service.namespace_id(),
-            service.grouped()
-        )));
-    };
+    let described = services.described(&service)?;
     Ok(Answer::Ready(reply::json(JSON, &DetailJson::of(&described))))
 }
 
