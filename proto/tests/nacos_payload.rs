@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 use proto::grpc::{FrameDecoder, FrameError, MESSAGE_BYTES_MAX, PREFIX_BYTES, frame};
-use proto::nacos::{self, HEADERS_MAX, Payload, PayloadError, Response, config, remote, wire};
+use proto::nacos::{self, HEADERS_MAX, Payload, PayloadError, Response, config, naming, remote, wire};
 
 /// Written down from the field numbers alone.
 const HEALTH_CHECK: &[u8] = b"\x12\x25\
@@ -88,6 +88,29 @@ fn every_length_of_a_body_comes_back() {
         let payload = Payload::decode(frame.message).expect("a payload");
         let read: config::ConfigQueryResponse<'_> = payload.read().expect("an answer");
         assert_eq!(read.content.as_deref(), Some(content.as_str()), "length {length}");
+    }
+}
+
+/// What many are told is rendered once: put in as it is it makes the bytes of the message as a whole, however
+/// long it is.
+#[test]
+fn a_field_that_is_ready_is_put_in_as_it_is() {
+    let bare = naming::QueryServiceResponse::ok().answering(Some("7".into()));
+    for hosts in [0, 1, 2, 50, 500] {
+        let service = naming::ServiceInfo {
+            name: "shop".into(),
+            hosts: vec![naming::Instance::default(); hosts],
+            ..naming::ServiceInfo::default()
+        };
+        let json = Bytes::from(serde_json::to_vec(&service).expect("JSON"));
+        let whole = nacos::frame(&naming::QueryServiceResponse {
+            service_info: Some(service),
+            ..bare.clone()
+        });
+        assert_eq!(nacos::frame_with(&bare, "serviceInfo", &json), whole);
+        let pieces = nacos::frame_around(&bare, "serviceInfo", json.clone());
+        assert_eq!(pieces.concat(), whole);
+        assert!(std::ptr::eq(&*pieces[1], &*json), "shared, not copied");
     }
 }
 

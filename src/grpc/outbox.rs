@@ -19,6 +19,34 @@ use super::line::Line;
 /// size (10 MiB at most). Beyond: busy.
 const WAITING_BYTES_MAX: usize = 64 << 10;
 
+/// A framed message, in pieces that are sent one after another: what is sent to many is one of them, and shared.
+#[derive(Debug)]
+pub(super) struct Frame([Bytes; 3]);
+
+impl From<Bytes> for Frame {
+    fn from(whole: Bytes) -> Frame {
+        Frame([whole, Bytes::new(), Bytes::new()])
+    }
+}
+
+impl From<[Bytes; 3]> for Frame {
+    fn from(pieces: [Bytes; 3]) -> Frame {
+        Frame(pieces)
+    }
+}
+
+impl Frame {
+    fn len(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    /// Takes up to so many bytes off its beginning, without copying any; empty when nothing is left.
+    fn take(&mut self, max: usize) -> Bytes {
+        let left = self.0.iter_mut().find(|piece| !piece.is_empty());
+        left.map_or_else(Bytes::new, |piece| piece.split_to(max.min(piece.len())))
+    }
+}
+
 /// Messages on their way to one client. Dropping it resets the stream unless it was ended.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -30,7 +58,7 @@ pub(super) struct Outbox {
 struct State {
     /// `None` once the stream has ended.
     stream: Option<SendStream<Bytes>>,
-    waiting: VecDeque<Bytes>,
+    waiting: VecDeque<Frame>,
     waiting_bytes: usize,
     /// Some of the first waiting message is out: the stream can no longer be ended in order.
     is_amid: bool,
@@ -68,7 +96,7 @@ impl Outbox {
     ///
     /// # Errors
     /// It was not taken and will not be sent.
-    pub(super) fn send(&self, frame: Bytes) -> Result<(), NotTaken> {
+    pub(super) fn send(&self, mut frame: Frame) -> Result<(), NotTaken> {
         let mut state = self.state();
         let state = &mut *state;
         let stream = state.stream.as_mut().ok_or(NotTaken::Gone)?;
@@ -78,7 +106,12 @@ impl Outbox {
         if state.waiting.is_empty() {
             stream.reserve_capacity(frame.len());
             if stream.capacity() >= frame.len() {
-                return stream.send_data(frame, false).map_err(|_| NotTaken::Gone);
+                while let piece = frame.take(usize::MAX)
+                    && !piece.is_empty()
+                {
+                    stream.send_data(piece, false).map_err(|_| NotTaken::Gone)?;
+                }
+                return Ok(());
             }
             state.waiting_since_ms = self.line.age_ms();
         } else if state.waiting_bytes + frame.len() > WAITING_BYTES_MAX {
@@ -123,9 +156,9 @@ impl Outbox {
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            let piece = first.split_to(room.min(first.len()));
+            let piece = first.take(room);
             state.waiting_bytes -= piece.len();
-            state.is_amid = !first.is_empty();
+            state.is_amid = first.len() > 0;
             if !state.is_amid {
                 state.waiting.pop_front();
                 state.waiting_since_ms = self.line.age_ms();
@@ -177,5 +210,28 @@ impl Outbox {
     /// Nothing panics while it holds the lock.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_leave_in_order_and_in_any_portions() {
+        for portion in 1..9 {
+            let mut frame =
+                Frame::from(["abc", "", "defg"].map(|piece| Bytes::from_static(piece.as_bytes())));
+            let (mut taken, mut left) = (Vec::new(), frame.len());
+            while left > 0 {
+                let piece = frame.take(portion);
+                assert!(!piece.is_empty() && piece.len() <= portion);
+                left -= piece.len();
+                assert_eq!(frame.len(), left);
+                taken.extend_from_slice(&piece);
+            }
+            assert_eq!(taken, b"abcdefg");
+            assert!(frame.take(portion).is_empty());
+        }
     }
 }

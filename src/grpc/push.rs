@@ -12,11 +12,15 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::connection::Client;
-use super::outbox::{NotTaken, Outbox};
+use super::outbox::{Frame, NotTaken, Outbox};
 use crate::metrics::Grpc;
 
 /// Pushes of one client that wait for their acknowledgement. Beyond: busy.
 const WAITING_ACKS_MAX: usize = 1_024;
+
+/// What is shared by many and smaller than this is copied into each message: as a piece of its own it would cost
+/// more, a frame of HTTP/2 each.
+const COPIED_BELOW: usize = 8 << 10;
 
 /// A push did not arrive, as far as this node knows. In every case the caller decides whether to try again,
 /// with what is true by then.
@@ -73,11 +77,12 @@ impl Client {
         ack_within: Duration,
         message: impl FnOnce(Text<'static>) -> M,
     ) -> Result<(), PushError> {
-        let begun = self.pushes.begin(|id| nacos::frame(&message(id)))?;
+        let begun = self.pushes.begin(|id| nacos::frame(&message(id)).into())?;
         self.await_ack(ack_within, begun).await
     }
 
-    /// As [`Client::push`], with one more field whose JSON is ready: its name, and what many are told.
+    /// As [`Client::push`], with one more field whose JSON is ready: its name, and what many are told. If that
+    /// is large it is not copied, however many it is pushed to.
     ///
     /// # Errors
     /// See [`PushError`].
@@ -88,11 +93,12 @@ impl Client {
         &self,
         ack_within: Duration,
         message: impl FnOnce(Text<'static>) -> M,
-        (name, json): (&str, &[u8]),
+        (name, json): (&str, Bytes),
     ) -> Result<(), PushError> {
-        let begun = self
-            .pushes
-            .begin(|id| nacos::frame_with(&message(id), name, json))?;
+        let begun = self.pushes.begin(|id| match json.len() {
+            ..COPIED_BELOW => nacos::frame_with(&message(id), name, &json).into(),
+            _ => nacos::frame_around(&message(id), name, json).into(),
+        })?;
         self.await_ack(ack_within, begun).await
     }
 
@@ -120,7 +126,8 @@ impl Client {
             acks.last += 1;
             acks.last
         };
-        self.pushes.send(nacos::frame(&message(id.to_string().into())))
+        self.pushes
+            .send(nacos::frame(&message(id.to_string().into())).into())
     }
 }
 
@@ -151,7 +158,7 @@ impl Pushes {
         &self.outbox
     }
 
-    fn begin(&self, frame: impl FnOnce(Text<'static>) -> Bytes) -> Result<Begun<'_>, PushError> {
+    fn begin(&self, frame: impl FnOnce(Text<'static>) -> Frame) -> Result<Begun<'_>, PushError> {
         let (sender, receiver) = oneshot::channel();
         let id = {
             let mut acks = self.acks();
@@ -173,7 +180,7 @@ impl Pushes {
         Ok((waiter, receiver))
     }
 
-    fn send(&self, frame: Bytes) -> Result<(), PushError> {
+    fn send(&self, frame: Frame) -> Result<(), PushError> {
         match self.outbox.send(frame) {
             Ok(()) => {
                 self.metrics.pushes.sent.fetch_add(1, Relaxed);

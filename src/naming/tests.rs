@@ -149,6 +149,70 @@ fn two_connections_may_own_one_instance() {
     assert_eq!(seen(&registry, "s"), []);
 }
 
+fn covered(registry: &mut Registry) -> Vec<String> {
+    let events = registry.take_events().into_iter();
+    events
+        .filter_map(|event| match event {
+            Event::Covered(connection) => Some(connection.to_string()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn who_withdraws_speaks_for_itself_and_others_are_asked() {
+    let mut registry = registry(ME);
+    register(&mut registry, 0, &connection("old"), "s", 1);
+    register(&mut registry, 5, &connection("new"), "s", 1);
+    registry.take_events();
+    registry.withdraw(10, &"new".into(), &service("s"), &at(1));
+    assert_eq!(seen(&registry, "s"), [(1, true)]);
+    assert_eq!(covered(&mut registry), ["old"]);
+    // It withdrew already, and never kept another one: nothing of anybody is touched.
+    registry.withdraw(11, &"new".into(), &service("s"), &at(2));
+    registry.withdraw(11, &"old".into(), &service("s"), &at(1));
+    assert_eq!((seen(&registry, "s"), covered(&mut registry)), (vec![], vec![]));
+    assert_eq!(registry.own_records(), 0, "nobody else knew of it: no tombstone");
+}
+
+#[test]
+fn what_an_older_connection_elsewhere_keeps_is_covered_and_what_a_newer_one_keeps_is_not() {
+    let (mut a, mut b) = (registry(ME), registry(OTHER));
+    register(&mut a, 0, &connection("first"), "s", 1);
+    send(1, &a, &mut b);
+    register(&mut b, 2, &connection("second"), "s", 1);
+    send(3, &b, &mut a);
+    // The client has moved to the other node, and this connection of it ends in order.
+    let mut c = registry(Origin { node: 3, boot: 1 });
+    send(3, &a, &mut c);
+    send(3, &b, &mut c);
+    a.withdraw(4, &"first".into(), &service("s"), &at(1));
+    assert_eq!(seen(&a, "s"), [(1, true)]);
+    assert_eq!(a.own_records(), 0);
+    // The same where the first node was killed before it could say anything: its copy is covered.
+    b.withdraw(5, &"second".into(), &service("s"), &at(1));
+    send(6, &b, &mut c);
+    assert_eq!((seen(&b, "s"), seen(&c, "s")), (vec![], vec![]));
+}
+
+#[test]
+fn who_knows_of_nothing_may_withdraw_what_a_lost_connection_left() {
+    let (mut a, mut b) = (registry(ME), registry(OTHER));
+    register(&mut a, 0, &connection("lost"), "s", 1);
+    send(1, &a, &mut b);
+    b.withdraw(2, &"fresh".into(), &service("s"), &at(1));
+    assert_eq!(seen(&b, "s"), []);
+    a.take_events();
+    send(3, &b, &mut a);
+    assert_eq!(
+        (seen(&a, "s"), covered(&mut a)),
+        (vec![], vec!["lost".to_owned()])
+    );
+    a.reassert(4, &"lost".into());
+    send(5, &a, &mut b);
+    assert_eq!((seen(&a, "s"), seen(&b, "s")), (vec![(1, true)], vec![(1, true)]));
+}
+
 #[test]
 fn a_set_replaces_what_the_connection_kept_before() {
     let mut registry = registry(ME);

@@ -33,7 +33,9 @@ impl Name for ConfigKey {
 }
 
 impl Name for ServiceKey {
-    const WATCH_BYTES: usize = 512;
+    /// Measured: 400,000 subscriptions of 10,000 clients to 1,000 services take 225 bytes each, what a client finds
+    /// them by included. (A client takes 530 bytes and its task 720 besides.)
+    const WATCH_BYTES: usize = 256;
 }
 
 /// A watcher, as long as it is registered; afterwards its id may be another one's.

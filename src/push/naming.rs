@@ -22,7 +22,7 @@ use crate::metrics::NamingPush as Counters;
 use crate::model::ServiceKey;
 use crate::naming::Event;
 
-/// Memory that all subscriptions together may take ([`Listeners::cost_of`]): about 450,000 of names of ordinary
+/// Memory that all subscriptions together may take ([`Listeners::cost_of`]): about 700,000 of names of ordinary
 /// length. Beyond it a subscriber is refused.
 const COST_BYTES_MAX: usize = 256 << 20;
 

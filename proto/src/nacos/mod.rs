@@ -40,7 +40,8 @@ pub mod wire {
 
 pub use message::{Message, Response, Text, TextMap};
 pub use payload::{
-    HEADERS_MAX, Payload, PayloadError, ReadError, frame, frame_with, payload, read, request_frame,
+    HEADERS_MAX, Payload, PayloadError, ReadError, frame, frame_around, frame_with, payload, read,
+    request_frame,
 };
 pub use value::{LIST_ITEMS_MAX, MAP_ENTRIES_MAX};
 

@@ -224,7 +224,35 @@ pub fn frame<M: Message>(message: &M) -> Bytes {
 /// itself must have fields, and none of this name.
 #[must_use]
 pub fn frame_with<M: Message>(message: &M, name: &str, json: &[u8]) -> Bytes {
-    encode(message, &[], "", true, Some((name, json)))
+    let ready = Ready {
+        name,
+        json_bytes: json.len(),
+        json: Some(json),
+    };
+    encode(message, &[], "", true, Some(ready))
+}
+
+/// As [`frame_with`], in three pieces to be sent one after another: that of the field is the `json` given, and
+/// not copied. For what is large and sent to many.
+#[must_use]
+pub fn frame_around<M: Message>(message: &M, name: &str, json: Bytes) -> [Bytes; 3] {
+    let ready = Ready {
+        name,
+        json_bytes: json.len(),
+        json: None,
+    };
+    let mut head = encode(message, &[], "", true, Some(ready));
+    let tail = head.split_off(head.len() - 1);
+    [head, json, tail]
+}
+
+/// A field whose JSON is ready.
+#[derive(Clone, Copy)]
+struct Ready<'x> {
+    name: &'x str,
+    json_bytes: usize,
+    /// `None`: it is counted and left out; its place is before the last byte.
+    json: Option<&'x [u8]>,
 }
 
 /// A whole gRPC frame with a request of a client.
@@ -246,29 +274,30 @@ fn encode<M: Message>(
     headers: &[(&str, &str)],
     client_ip: &str,
     framed: bool,
-    ready: Option<(&str, &[u8])>,
+    ready: Option<Ready<'_>>,
 ) -> Bytes {
     let header_bytes: usize = headers
         .iter()
         .map(|(key, value)| key.len() + value.len() + 3 * FIELD_BYTES_MAX)
         .sum();
     let gap = grpc::PREFIX_BYTES + M::TYPE.len() + client_ip.len() + header_bytes + 5 * FIELD_BYTES_MAX;
-    let ready_bytes = ready.map_or(0, |(name, json)| name.len() + json.len() + 4);
-    let mut buffer = Vec::with_capacity(gap + message.json_size() + ready_bytes);
+    let ready_bytes = ready.map_or(0, |ready| ready.name.len() + ready.json_bytes + 4);
+    let left_out = ready.map_or(0, |ready| ready.json.map_or(ready.json_bytes, |_| 0));
+    let mut buffer = Vec::with_capacity(gap + message.json_size() + ready_bytes - left_out);
     buffer.resize(gap, 0);
     serde_json::to_writer(&mut buffer, message).expect("messages are plain values and a Vec takes all");
-    if let Some((name, json)) = ready {
+    if let Some(Ready { name, json, .. }) = ready {
         let brace = buffer.pop();
         assert!(
             brace == Some(b'}') && buffer.last() != Some(&b'{'),
             "a message is an object with fields"
         );
-        for part in [b",\"", name.as_bytes(), b"\":", json, b"}"] {
+        for part in [b",\"", name.as_bytes(), b"\":", json.unwrap_or_default(), b"}"] {
             buffer.extend_from_slice(part);
         }
     }
 
-    let json_bytes = buffer.len() - gap;
+    let json_bytes = buffer.len() - gap + left_out;
     let mut front = Front {
         buffer: &mut buffer,
         start: gap,

@@ -501,6 +501,13 @@ impl World {
         let now = self.now_ms;
         let client = &self.clients[place];
         let (service, endpoint) = (client.service.clone(), client.endpoint.clone());
+        let connection = match &client.way {
+            Way::Connected {
+                to: Some((_, connection)),
+                ..
+            } => Some(Arc::clone(connection)),
+            _ => None,
+        };
         let id = match &client.way {
             Way::Connected {
                 to: Some((id, _)), ..
@@ -516,7 +523,10 @@ impl World {
         };
         let there = self.clock(id);
         let node = self.nodes.get_mut(&id).expect("one of them");
-        node.registry.deregister(there, &service, &endpoint);
+        match connection {
+            Some(connection) => node.registry.withdraw(there, &connection, &service, &endpoint),
+            None => drop(node.registry.deregister(there, &service, &endpoint)),
+        }
         self.clients[place].alive = false;
         self.clients[place].deregistered = Some((now, id));
         self.disconnect(place);

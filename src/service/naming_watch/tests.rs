@@ -32,6 +32,8 @@ struct World {
     push: Arc<NamingPush>,
     stopping: Shutdown,
     folder: TempDir,
+    /// The registry's task.
+    running: tokio::task::JoinHandle<()>,
 }
 
 impl World {
@@ -53,7 +55,7 @@ impl World {
             rows: Box::new(|| Ok(Vec::new())),
         });
         let discovery = discovery.expect("a folder");
-        drop(tokio::spawn(Arc::clone(&discovery).run()));
+        let running = tokio::spawn(Arc::clone(&discovery).run());
         let rendered = Arc::clone(&discovery);
         let bytes_of = move |key: &ServiceKey| rendered.query(key, &Filter::default(), Form::Grpc).len();
         drop(tokio::spawn(Arc::clone(&push).run(bytes_of)));
@@ -62,6 +64,7 @@ impl World {
             push,
             stopping: Shutdown::new(),
             folder,
+            running,
         }
     }
 
@@ -266,22 +269,24 @@ async fn who_does_not_acknowledge_lags_alone_and_is_told_the_present() {
 async fn nothing_is_pushed_before_the_registry_knows_what_there_is() {
     let world = World::new().await;
     world.client("p").register(&service(), vec![at(1)]).expect("room");
-    // The mark that this node held instances is on its disk by then.
-    tokio::time::sleep(5 * S).await;
-    let World {
-        folder, discovery, ..
-    } = world;
-    drop(discovery);
-    let world = World::begin(folder);
+    // The mark that this node held instances is written on a thread of its own.
+    let mark = storage::WatermarkFile::in_folder(world.folder.path());
+    while mark.load().is_none_or(|mark| !mark.in_use) {
+        tokio::time::sleep(50 * MS).await;
+    }
+    world.running.abort();
+    let world = World::begin(world.folder);
     let (publisher, (subscriber, courier)) = (world.client("p"), world.served("s"));
     courier.acks_after(Some(MS));
-    tokio::time::sleep(500 * MS).await;
-    assert!(!subscriber.registry_is_ready());
     subscriber.subscribe(&service(), Filter::default()).expect("room");
     publisher.register(&service(), vec![at(1)]).expect("room");
-    tokio::time::sleep(4 * S).await;
-    assert_eq!(courier.take(), [[0; 0]; 0]);
-    tokio::time::sleep(4 * S).await;
+    tokio::time::sleep(S).await;
+    assert!(!subscriber.registry_is_ready());
+    while !subscriber.registry_is_ready() {
+        assert_eq!(courier.take(), [[0; 0]; 0]);
+        tokio::time::sleep(MS).await;
+    }
+    tokio::time::sleep(2 * S).await;
     assert_eq!(courier.take(), [[1]]);
 }
 

@@ -77,7 +77,7 @@ impl NamingCourier for ToClient {
     fn carry(&self, service: Bytes) -> impl Future<Output = bool> + Send + use<> {
         let client = Arc::clone(&self.0);
         async move {
-            let pushed = client.push_with(ACK_WITHIN, Notification::new, (SERVICE_INFO, &service));
+            let pushed = client.push_with(ACK_WITHIN, Notification::new, (SERVICE_INFO, service));
             pushed.await.is_ok()
         }
     }
