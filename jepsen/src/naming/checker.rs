@@ -2,13 +2,16 @@
 //!
 //! - **Losses.** A node that has shown a registration, or had a quiet time to learn of it, shows its instance in
 //!   every list until the client ends it or the node dies. A connection that broke because its node died counts
-//!   on for most of the grace: the client is about to register anew. Nor does it answer a beat of it with 20404.
+//!   on for most of the grace: the client is about to register anew. Nor is a beat of what
+//!   all nodes know answered with 20404.
 //!   Forgiven: registrations that nobody kept
 //!   (no acknowledged beat for a third of their time), and those that are made to expire fast, since beats and
 //!   their owner may then be on different sides of a cut for long enough.
 //! - **Ghosts.** Of what was deregistered, a node that no longer shows it does not show it again; after a quiet time
 //!   nobody shows it. What died does not come back to a node that lacked it after a quiet time, and is gone after its time, plus the grace if there was trouble. Forgiven: instances for which a
 //!   request with an unknown outcome may still be on its way, and a tombstone that died with its node.
+//! - **Emptiness.** A node that was started does not list nobody where several were when it died, not even when all
+//!   died with it: SDKs would drop every provider. It may answer 503.
 //! - **Stamps.** On one node the stamp of a service never falls, over its restarts too, and rises with every
 //!   change; one stamp is one content, in lists and pushes. What a connection is pushed never falls.
 //! - **Availability.** A node that runs answers every registration, beat, deregistration and list within the
@@ -17,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::{
-    Asked, Doubt, End, Ending, Life, Micros, Record, SECOND, Seen, Shown, Troubles, Via, Way, What,
+    Asked, Doubt, Ending, Life, Micros, Record, SECOND, Seen, Shown, Troubles, Via, Way, What,
 };
 
 /// After so long without trouble all nodes know everything.
@@ -41,6 +44,14 @@ pub const EXPIRY_SLACK: Micros = 8 * SECOND;
 
 /// Registrations that expire faster are not judged for losses.
 const SLOW: Micros = 20 * SECOND;
+
+/// After a start of all nodes clients need so long to be there again; until then what was known is shown, or nothing
+/// is answered.
+const REDO: Micros = 6 * SECOND;
+
+/// Fewest instances that must have been there for an empty list to be wrong: one or two may have wished to go
+/// just then.
+const THERE_MIN: usize = 3;
 
 /// A node that was stopped may be slow for so long.
 const WAKING: Micros = SECOND;
@@ -79,6 +90,7 @@ pub fn check(record: &Record, nodes: usize) -> Findings {
         lists.sort_unstable_by_key(|seen| seen.asked);
         losses(record, &troubles, *node, *service, lists, &mut findings);
         ghosts(record, &troubles, *node, *service, lists, &mut findings);
+        emptiness(record, &troubles, *node, *service, lists, &mut findings);
         stamps(*node, *service, lists, &mut findings);
     }
     pushes(record, &troubles, &mut findings);
@@ -148,18 +160,65 @@ fn losses(
                 known = Some(seen.asked);
             }
         }
-        let Some((since, end)) = known.zip(judged.life.end) else {
+        let Some(end) = judged
+            .life
+            .end
+            .filter(|end| end.how == Ending::Forgotten && end.node == node)
+        else {
             continue;
         };
-        let forgot = end.how == Ending::Forgotten && end.node == node && is_kept(judged.life, end.asked);
-        if forgot && !troubles.dead(node, since, end.asked) {
+        // The node may have asked another one, so all must have had time to learn of it.
+        let all_knew = taught <= end.asked && !troubles.any_dead(taught, end.asked);
+        if all_knew && is_kept(judged.life, end.asked) {
             findings.violations.push(format!(
-                "loss: node {} answered 20404 to a beat of instance {} of service {service} at {}, which it knew",
+                "loss: node {} answered 20404 to a beat of instance {} of service {service} at {}, which all nodes knew",
                 node + 1,
                 judged.life.instance,
                 seconds(end.asked)
             ));
         }
+    }
+}
+
+/// After a start no node says that nobody is there, while those who were there have not wished to go.
+fn emptiness(
+    record: &Record,
+    troubles: &Troubles,
+    node: usize,
+    service: u32,
+    lists: &[&Seen],
+    findings: &mut Findings,
+) {
+    for (died, started) in troubles.starts(node) {
+        let empty = lists
+            .iter()
+            .find(|seen| seen.asked >= started && seen.answered < started + REDO && seen.hosts.is_empty());
+        let Some(empty) = empty else { continue };
+        let was_there = |life: &&Life| {
+            let there = life.acknowledged.is_some_and(|at| at + SECOND < died) && is_kept(life, died);
+            let left = life
+                .end
+                .is_some_and(|end| end.asked <= died && end.how != Ending::Broken);
+            life.service == service && there && !left && next_wish_to_end(record, life, died) > empty.answered
+        };
+        let there: BTreeSet<u32> = record
+            .lives
+            .values()
+            .filter(was_there)
+            .map(|life| life.instance)
+            .collect();
+        let there = there.len();
+        if there < THERE_MIN {
+            continue;
+        }
+        findings.violations.push(format!(
+            "empty: node {} listed nobody of service {service} at {}, {:.2} s after its start, though {there} were \
+             there when it died at {}",
+            node + 1,
+            seconds(empty.asked),
+            (empty.asked - started) as f64 / SECOND as f64,
+            seconds(died)
+        ));
     }
 }
 
@@ -174,7 +233,7 @@ fn judge<'r>(record: &'r Record, troubles: &Troubles, life: &'r Life) -> Option<
         Some(end) if end.how == Ending::Broken => {
             let with_its_node = troubles.dead(life.node, end.asked.saturating_sub(SECOND), end.asked);
             if with_its_node {
-                (end.asked + BROKEN_STAYS).min(next_wish_to_end(record, life, end))
+                (end.asked + BROKEN_STAYS).min(next_wish_to_end(record, life, end.asked))
             } else {
                 end.asked
             }
@@ -188,15 +247,15 @@ fn judge<'r>(record: &'r Record, troubles: &Troubles, life: &'r Life) -> Option<
     })
 }
 
-/// When the client first wanted this instance to end after the end of this registration.
-fn next_wish_to_end(record: &Record, life: &Life, end: End) -> Micros {
+/// When the client first wanted this instance to end, from this moment on.
+fn next_wish_to_end(record: &Record, life: &Life, from: Micros) -> Micros {
     let of_it = record
         .lives
         .values()
         .filter(|other| other.instance == life.instance);
     of_it
         .filter_map(|other| other.end)
-        .filter(|other| matches!(other.how, Ending::Deregistered | Ending::Died) && other.asked >= end.asked)
+        .filter(|other| matches!(other.how, Ending::Deregistered | Ending::Died) && other.asked >= from)
         .map(|other| other.asked)
         .min()
         .unwrap_or(Micros::MAX)

@@ -85,6 +85,13 @@ pub async fn run(server: &Path, directory: &Path, output: &Path, plan: &Plan) ->
         settle: AtomicBool::new(false),
         settled: AtomicUsize::new(0),
     });
+    let mut readers = readers(&world);
+    report.figure(
+        "a new cluster answers lists after",
+        millis(all_answer(&world, &mut readers, plan.limits.start).await?),
+    );
+    // What they were answered before is no part of the run.
+    world.log.forget_requests();
     let told = Told::default();
     let observers = Tasks(observers::start(&world, &told));
     let clients = Tasks(clients::start(CLIENTS, plan.seed, &world));
@@ -132,21 +139,14 @@ type Lists = BTreeMap<u32, Vec<Shown>>;
 /// After healing: all nodes answer, then they give the same lists, then those of the model, and so do subscribers.
 async fn converge(world: &Arc<World>, told: &Told, plan: &Plan, report: &mut Report) {
     world.settle.store(true, Ordering::Relaxed);
-    let mut readers: Vec<Client> = world
-        .addresses
-        .iter()
-        .map(|address| Client::new(*address, PATIENCE))
-        .collect();
-    // A node that was just started answers 503 until it has loaded.
-    let begun = Instant::now();
-    while let Err(why) = all_lists(world, &mut readers).await {
-        if begun.elapsed() > plan.limits.start {
-            report.violate(format!("after healing: {why}"));
+    let mut readers = readers(world);
+    match all_answer(world, &mut readers, plan.limits.start).await {
+        Ok(taken) => report.figure("healed, all answer after", millis(taken)),
+        Err(error) => {
+            report.violate(format!("after healing: {error:#}"));
             return;
         }
-        sleep(POLL).await;
     }
-    report.figure("healed, all answer after", millis(begun.elapsed()));
     let patience = EQUAL_WITHIN * plan.patience;
     match equal_within(world, &mut readers, patience).await {
         Ok(taken) => report.figure("all nodes equal after", millis(taken)),
@@ -172,10 +172,17 @@ async fn converge(world: &Arc<World>, told: &Told, plan: &Plan, report: &mut Rep
         wrong = model_differs(world, told, &mut readers).await;
     }
     match wrong {
-        None => report.figure(
-            "lists and subscribers are the model's after",
-            millis(begun.elapsed()),
-        ),
+        None => {
+            report.figure(
+                "lists and subscribers are the model's after",
+                millis(begun.elapsed()),
+            );
+            // What nodes keep of those that are gone ends about now: nothing of it may be seen.
+            sleep(Duration::from_micros(GRACE + QUIET)).await;
+            if let Some(wrong) = model_differs(world, told, &mut readers).await {
+                report.violate(format!("at the very end: {wrong}"));
+            }
+        }
         Some(wrong) => report.violate(format!("at the end: {wrong}")),
     }
     report.figure(
@@ -183,6 +190,25 @@ async fn converge(world: &Arc<World>, told: &Told, plan: &Plan, report: &mut Rep
         model(world).values().map(Vec::len).sum::<usize>(),
     );
     stamps_at_the_end(world, report);
+}
+
+/// A client for each node.
+fn readers(world: &World) -> Vec<Client> {
+    world
+        .addresses
+        .iter()
+        .map(|address| Client::new(*address, PATIENCE))
+        .collect()
+}
+
+/// Waits until every node answers lists: one that was just started says 503 until it has loaded.
+async fn all_answer(world: &World, readers: &mut [Client], patience: Duration) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    while let Err(why) = all_lists(world, readers).await {
+        anyhow::ensure!(begun.elapsed() < patience, "not all nodes answer lists: {why}");
+        sleep(POLL).await;
+    }
+    Ok(begun.elapsed())
 }
 
 fn millis(duration: Duration) -> String {

@@ -130,6 +130,10 @@ async fn subscribe(world: &Arc<World>, node: usize, connection: u32, told: &Told
             take(&log, node, connection, notify.service_info, &board);
         }
     });
+    // What the connection before was told does not count any more.
+    told.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .retain(|(of, _), _| *of != node);
     let mut sdk = timeout(PATIENCE, Sdk::open(beside(world.addresses[node]), on_push)).await??;
     for number in 0..SERVICES {
         let name = service(number);
@@ -139,7 +143,7 @@ async fn subscribe(world: &Arc<World>, node: usize, connection: u32, told: &Told
             subscribe: true,
             ..Default::default()
         };
-        // What is pushed may overtake the answer, so the answer is not noted: a push follows every change.
+        // A push may overtake the answer, and is then the newer one.
         let answer = timeout(PATIENCE, sdk.ask(&request)).await??;
         let answer: SubscribeServiceResponse<'_> = understood(&answer)?;
         let mut board = told.lock().unwrap_or_else(PoisonError::into_inner);

@@ -240,6 +240,13 @@ impl Log {
         self.write().doubts.push(Doubt { instance, at });
     }
 
+    /// Begins anew with requests and lists.
+    pub fn forget_requests(&self) {
+        let mut record = self.write();
+        record.asked.clear();
+        record.seen.clear();
+    }
+
     /// All of it, with the faults.
     #[must_use]
     pub fn take(&self, faults: Vec<FaultSpan>) -> Record {
@@ -306,6 +313,22 @@ impl Troubles {
         self.0
             .iter()
             .any(|one| one.what == Broken::Dead(node) && one.from <= to && one.to >= from)
+    }
+
+    /// Whether any node was dead at any time from `from` to `to`.
+    #[must_use]
+    pub fn any_dead(&self, from: Micros, to: Micros) -> bool {
+        let dead = |one: &&Trouble| matches!(one.what, Broken::Dead(_));
+        self.0
+            .iter()
+            .filter(dead)
+            .any(|one| one.from <= to && one.ready >= from)
+    }
+
+    /// When the node died and when it was started again, each time.
+    pub fn starts(&self, node: usize) -> impl Iterator<Item = (Micros, Micros)> + '_ {
+        let of_it = self.0.iter().filter(move |one| one.what == Broken::Dead(node));
+        of_it.map(|one| (one.from, one.to))
     }
 
     /// Whether the node was dead, starting, or stopped, at any time from `from` to `to`.

@@ -1,5 +1,6 @@
 //! Records that are right, and the same with one thing wrong: the checker must tell them apart.
 
+use super::super::record::End;
 use super::*;
 use crate::chaos::history::{Broken, FaultSpan};
 
@@ -162,17 +163,47 @@ fn who_is_not_kept_may_vanish() {
 }
 
 #[test]
-fn a_beat_of_what_the_node_knows_is_not_answered_with_20404() {
-    let made = |listed_until| {
+fn a_beat_of_what_all_know_is_not_answered_with_20404() {
+    let made = |at: u64| {
         Made::new()
             .registered(1, Way::Http, 1000)
-            .beats(1, 2000, 5000)
-            .ends(1, Ending::Forgotten, 5000)
-            .lists(0, Some(1), 1100, listed_until)
+            .beats(1, 2000, at)
+            .ends(1, Ending::Forgotten, at)
+            .lists(0, Some(1), 1100, at - 100)
     };
-    made(4900).fails("loss");
-    made(4900).broken(Broken::Dead(0), 4950, 4980).passes();
-    made(1100).passes();
+    made(9000).fails("loss");
+    made(5000).passes();
+    made(9000).broken(Broken::Cut(1, 2), 2000, 8900).passes();
+    made(9000).broken(Broken::Dead(1), 8000, 8900).passes();
+}
+
+#[test]
+fn a_started_node_does_not_list_nobody_where_several_were() {
+    let made = |instances: u32, empty_at| {
+        let mut made = Made::new();
+        for keeper in 1..=instances {
+            made = made.registered(keeper, Way::Grpc, 1000);
+            let life = made.0.lives.get_mut(&keeper).expect("registered");
+            life.instance = keeper;
+        }
+        for place in 0..3 {
+            made = made.broken(Broken::Dead(place), 5000, 6000);
+        }
+        for keeper in 1..=instances {
+            made = made.ends(keeper, Ending::Broken, 5100);
+        }
+        made.lists(1, None, empty_at, empty_at + 100)
+    };
+    // The others have nothing to lose: all nodes died.
+    made(3, 6500).fails("empty");
+    // Who goes later was there.
+    made(3, 6500).ends(1, Ending::Died, 9000).fails("empty");
+    made(2, 6500).passes();
+    made(3, 13_000).passes();
+    made(4, 6500)
+        .ends(1, Ending::Died, 5050)
+        .ends(2, Ending::Died, 5050)
+        .passes();
 }
 
 #[test]
