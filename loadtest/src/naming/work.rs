@@ -494,4 +494,49 @@ mod tests {
         assert!(!is_listed(&mut seen, Check::Content, 3, stranger.as_bytes()));
         assert!(is_listed(&mut seen, Check::Length, 3, stranger.as_bytes()));
     }
+
+    /// The floor answers every kind of work; what a real server would be asked about is not there.
+    #[tokio::test]
+    async fn every_kind_of_work_is_answered_by_the_floor_and_strangers_are_seen() {
+        let scratch = crate::process::Scratch::new(None, "loadtest-naming").expect("scratch");
+        let port = crate::ports::pairs(1).expect("free ports")[0];
+        let folder = scratch.path().to_path_buf();
+        tokio::spawn(async move { crate::floor::serve(port, &folder, 16, false).await });
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut connection = loop {
+            match Connection::open(address).await {
+                Ok(connection) => break connection,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let part = |work, check| {
+            let mut plan = Plan::for_test(work, 32, 100);
+            plan.check = check;
+            Part::new(&plan, 3, &address.to_string())
+        };
+        for work in [Work::Register, Work::Beat, Work::Query] {
+            let mut part = part(work, Check::Length);
+            for turn in 0..3 {
+                let outcome = part.over_http(&mut connection, turn, turn).await;
+                assert!(outcome.is_ok(), "{work:?}");
+            }
+            assert_eq!(
+                part.registered().count(),
+                if work == Work::Register { 3 } else { 0 }
+            );
+        }
+        let wrong = part(Work::Query, Check::Content)
+            .over_http(&mut connection, 0, 5)
+            .await;
+        assert!(matches!(wrong, Err(Problem::Wrong(_))));
+        let mut sdk = Sdk::open(beside(address), silent()).await.expect("registers");
+        for work in [Work::GrpcRegister, Work::GrpcQuery] {
+            let outcome = part(work, Check::Length).over_grpc(&mut sdk, 1, 1).await;
+            assert!(outcome.is_ok(), "{work:?}");
+        }
+        let wrong = part(Work::GrpcQuery, Check::Content)
+            .over_grpc(&mut sdk, 1, 5)
+            .await;
+        assert!(matches!(wrong, Err(Problem::Wrong(_))));
+    }
 }
