@@ -22,7 +22,7 @@ use crate::distro::{BEGINNING_MS, Distro, GRACE_MS, Sizes, responsible};
 use crate::error::{Error, Result};
 use crate::model::ServiceKey;
 use crate::naming::{
-    Beat, Event, Filter, Instance, Origin, Owner, Registry, Replicated, Stamp, StampClock, WrongKind,
+    Beat, Event, Filter, Instance, Kind, Origin, Owner, Registry, Replicated, Stamp, StampClock, WrongKind,
 };
 
 /// Timers and the protocol are looked at so often.
@@ -101,8 +101,6 @@ pub(super) struct Shared {
     members: BTreeSet<u64>,
     answers: Answers,
     swept_ms: u64,
-    /// Readers wait until then, unless another node has told what there is.
-    redo_until_ms: u64,
 }
 
 impl Shared {
@@ -155,15 +153,18 @@ impl Discovery {
         let mut registry = Registry::new(me, StampClock::new(floor, BEGINNING_MS));
         registry.feed_all(BEGINNING_MS, (parts.rows)()?);
         let members = BTreeSet::from([me.node]);
+        let mut distro = Distro::new(me, members.iter().copied(), BEGINNING_MS);
+        if held {
+            distro.await_clients(BEGINNING_MS + REDO_MS);
+        }
         Ok(Arc::new(Discovery {
             shared: Mutex::new(Shared {
                 registry,
-                distro: Distro::new(me, members.iter().copied(), BEGINNING_MS),
+                distro,
                 links: BTreeMap::new(),
                 members,
                 answers: Answers::default(),
                 swept_ms: BEGINNING_MS,
-                redo_until_ms: BEGINNING_MS + if held { REDO_MS } else { 0 },
             }),
             started: clock::now(),
             changed: Notify::new(),
@@ -336,8 +337,7 @@ impl Discovery {
         if shared.distro.is_loading() {
             return Readiness::Loading;
         }
-        let told = shared.registry.origins().any(|(_, _, records)| records > 0);
-        if !told && self.now_ms() < shared.redo_until_ms {
+        if shared.distro.awaits_clients(self.now_ms()) {
             return Readiness::AwaitingClients;
         }
         self.ready.store(true, Ordering::Release);
@@ -468,7 +468,7 @@ impl Discovery {
         shared.distro = Distro::new(me, shared.members.iter().copied(), now_ms);
         shared.links.clear();
         shared.answers = Answers::default();
-        shared.redo_until_ms = now_ms + REDO_MS;
+        shared.distro.await_clients(now_ms + REDO_MS);
         true
     }
 
@@ -540,6 +540,9 @@ fn execute(registry: &mut Registry, now_ms: u64, act: Act) -> Done {
         What::Deregister => {
             registry.deregister(now_ms, &service, &endpoint);
             Done::Yes
+        }
+        What::Beat { .. } if registry.kind(&service) == Some(Kind::Persistent) => {
+            Done::WrongKind(Kind::Persistent)
         }
         What::Beat { full } => {
             let full = full.map(|instance| Instance::clone(&instance));

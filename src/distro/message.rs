@@ -26,7 +26,7 @@ pub enum Message {
         origin: Origin,
         /// What it knows of the peer: of which boot, and up to where.
         knows: Option<(Origin, Revision)>,
-        /// It is loading, and has nothing to give.
+        /// It is loading or waits for its clients, and has nothing to give.
         loading: bool,
     },
     /// Changes of the sender itself.
@@ -46,7 +46,7 @@ pub enum Message {
         heard: Vec<Heard>,
         /// The sender's logical time.
         clock: Stamp,
-        /// It is loading.
+        /// As in [`Message::Hello`].
         loading: bool,
         /// Removals that the receiver has not heard of are forgotten: it is to fetch what differs of the
         /// sender's own records, and to say then up to where it knows them.

@@ -102,6 +102,10 @@ pub struct Distro {
     lost: bool,
     /// Since when this node loads; `None` when it has done so.
     loading_since: Option<u64>,
+    /// A peer that had something to give has told it all.
+    fed: bool,
+    /// What this node held before it began is brought back by its clients until then.
+    awaits_until_ms: u64,
     out: Vec<Out>,
 }
 
@@ -122,6 +126,8 @@ impl Distro {
             verified_ms: now_ms,
             lost: false,
             loading_since: Some(now_ms),
+            fed: false,
+            awaits_until_ms: 0,
             out: Vec::new(),
         };
         distro.set_members(members);
@@ -138,6 +144,22 @@ impl Distro {
     /// True while reads must not be answered: what this node has may not be all there is.
     pub fn is_loading(&self) -> bool {
         self.loading_since.is_some()
+    }
+
+    /// What this node knew before it began is with its clients alone, who come back until then. Peers that have
+    /// something to give are better.
+    pub fn await_clients(&mut self, until_ms: u64) {
+        self.awaits_until_ms = until_ms;
+    }
+
+    /// True while nobody but clients can tell what there is, and they need some time.
+    pub fn awaits_clients(&self, now_ms: u64) -> bool {
+        !self.fed && now_ms < self.awaits_until_ms
+    }
+
+    /// True while peers that begin had better ask others.
+    fn has_nothing_to_give(&self, now_ms: u64) -> bool {
+        self.is_loading() || self.awaits_clients(now_ms)
     }
 
     /// Members that are heard, this node among them: who shares responsibility.
@@ -200,7 +222,7 @@ impl Distro {
             Message::Hello {
                 origin: self.me,
                 knows: newest_boot,
-                loading: self.is_loading(),
+                loading: self.has_nothing_to_give(now_ms),
             },
         );
     }
@@ -288,6 +310,7 @@ impl Distro {
             self.on_disconnected(*peer);
         }
         self.hear_out_again(now_ms);
+        registry.set_alone(self.members.len() == 1);
         // With nobody else there is nobody to wait for.
         self.on_confirmed(registry);
         let peers: Vec<u64> = self.peers.keys().copied().collect();
@@ -387,7 +410,7 @@ impl Distro {
         });
         let heard = std::iter::once(own).chain(copies).collect();
         let clock = registry.logical_now(now_ms);
-        let loading = self.is_loading();
+        let loading = self.has_nothing_to_give(now_ms);
         self.say(
             now_ms,
             to,
@@ -605,6 +628,7 @@ impl Distro {
         let late = now_ms >= since + LOAD_MS;
         if (all || late) && self.peers.values().all(heard_out) {
             self.loading_since = None;
+            self.fed = self.peers.values().any(|peer| !peer.loading);
         }
     }
 }

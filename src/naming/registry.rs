@@ -111,6 +111,8 @@ pub struct Registry {
     pub(super) events: Vec<Event>,
     /// See [`Registry::take_changed_alone`].
     pub(super) changed_alone: BTreeSet<ServiceKey>,
+    /// There are no other nodes.
+    pub(super) is_alone: bool,
     /// Up to where every member has confirmed the changes of this node.
     pub(super) confirmed_by_all: Revision,
     /// Tombstones of this node.
@@ -134,6 +136,7 @@ impl Registry {
             timers: Wheel::default(),
             events: Vec::new(),
             changed_alone: BTreeSet::new(),
+            is_alone: false,
             confirmed_by_all: Revision::default(),
             tombstones: 0,
         }
@@ -223,7 +226,11 @@ impl Registry {
             .filter(|record| record.origin == self.me && record.owner != Owner::Beats)
             .map(|record| record.owner.clone())
             .collect();
-        let keep_ms = keep_ms.min(TOMBSTONE_MAX_MS);
+        // With nobody else only beats of this very instance may still be under way.
+        let keep_ms = match self.is_alone {
+            true => BEAT_HELD_OFF_MS,
+            false => keep_ms.min(TOMBSTONE_MAX_MS),
+        };
         if has(Bug::NoTombstone) {
             self.remove_own(now_ms, service, endpoint, &Owner::Beats);
         } else {
@@ -430,6 +437,11 @@ impl Registry {
         })
     }
 
+    /// Whether there are other nodes, which may hold older words.
+    pub fn set_alone(&mut self, is_alone: bool) {
+        self.is_alone = is_alone;
+    }
+
     // What the replicated state says.
 
     /// A persistent instance is there, or its health has changed; `None`: it was deregistered.
@@ -449,7 +461,11 @@ impl Registry {
 
     /// What is set for a service; `None`: nothing any more.
     pub fn set_service(&mut self, now_ms: u64, service: &ServiceKey, set: Option<ServiceMetadata>) {
-        self.overlay_changed(now_ms, service, |overlay| overlay.service = set);
+        self.overlay_changed(now_ms, service, |overlay| {
+            let differs = overlay.service != set;
+            overlay.service = set;
+            differs
+        });
     }
 
     /// What is set for a cluster; `None`: nothing any more.
@@ -461,10 +477,12 @@ impl Registry {
         set: Option<ClusterMetadata>,
     ) {
         self.overlay_changed(now_ms, service, |overlay| {
+            let differs = overlay.clusters.get(cluster) != set.as_ref();
             match set {
                 Some(set) => overlay.clusters.insert(Arc::clone(cluster), set),
                 None => overlay.clusters.remove(cluster),
             };
+            differs
         });
     }
 
@@ -477,21 +495,18 @@ impl Registry {
         set: Option<InstanceOverride>,
     ) {
         self.overlay_changed(now_ms, service, |overlay| {
+            let differs = overlay.instances.get(endpoint) != set.as_ref();
             match set {
                 Some(set) => overlay.instances.insert(endpoint.clone(), set),
                 None => overlay.instances.remove(endpoint),
             };
+            differs
         });
     }
 
-    fn overlay_changed(&mut self, now_ms: u64, key: &ServiceKey, change: impl FnOnce(&mut Overlay)) {
-        self.service_mut(now_ms, key);
-        let Some(service) = self.services.get_mut(key) else {
-            return;
-        };
-        let before = service.overlay.clone();
-        change(&mut service.overlay);
-        if service.overlay != before {
+    /// `change` says whether anything differs.
+    fn overlay_changed(&mut self, now_ms: u64, key: &ServiceKey, change: impl FnOnce(&mut Overlay) -> bool) {
+        if change(&mut self.service_mut(now_ms, key).overlay) {
             self.relist(key);
             self.changed(now_ms, key, Stamp::default());
         }

@@ -16,9 +16,9 @@ impl Registry {
     ///    ([`Event::Covered`]): the old connection of the same client may be dead without a word;
     /// 2. what another node says stays if it is newer than what this connection said: the client has moved
     ///    there;
-    /// 3. otherwise a tombstone covers it. It is the old connection of the same client, on a node that may be
-    ///    gone or paused, and what was deregistered never comes back; a connection that lives after all
-    ///    answers for itself over there.
+    /// 3. otherwise a tombstone covers it, whether or not it has been heard of here. It is the old connection of
+    ///    the same client, on a node that may be gone or paused, and what was deregistered never comes back; a
+    ///    connection that lives after all answers for itself over there.
     pub fn withdraw(
         &mut self,
         now_ms: u64,
@@ -27,22 +27,28 @@ impl Registry {
         endpoint: &Endpoint,
     ) {
         let owner = Owner::Connection(Arc::clone(connection));
-        let own = self.own_record(service, endpoint, &owner);
-        let said = own.map(|record| record.stamp);
-        self.remove_own(now_ms, service, endpoint, &owner);
-        let Some(entry) = self.entry(service, endpoint) else {
-            return;
-        };
         let me = self.me;
-        let live: Vec<&Record> = entry.records.iter().filter(|record| record.is_live()).collect();
-        let stays = live
+        let records = self
+            .entry(service, endpoint)
+            .map(|entry| entry.records.as_slice());
+        let live = records
+            .unwrap_or_default()
+            .iter()
+            .filter(|record| record.is_live());
+        let (own, others): (Vec<&Record>, Vec<&Record>) =
+            live.partition(|record| record.origin == me && record.owner == owner);
+        let said = own.first().map(|record| record.stamp);
+        let stays = others
             .iter()
             .any(|record| record.origin == me || said.is_some_and(|said| record.stamp > said));
-        let asked = self.own_connections(entry);
-        let covers = !stays && !live.is_empty();
-        if covers {
+        if stays {
+            self.remove_own(now_ms, service, endpoint, &owner);
+        } else if said.is_some() || !others.is_empty() {
             self.deregister(now_ms, service, endpoint);
         }
+        let asked = self
+            .entry(service, endpoint)
+            .map_or_else(Vec::new, |entry| self.own_connections(entry));
         self.events.extend(asked.into_iter().map(Event::Covered));
     }
 

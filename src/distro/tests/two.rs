@@ -143,6 +143,33 @@ fn a_node_starts_beside_peers_whose_records_are_all_gone() {
 }
 
 #[test]
+fn nodes_that_all_restart_wait_for_their_clients_and_one_that_does_alone_does_not() {
+    const CLIENTS_MS: u64 = 15_000;
+    let awaits = |nodes: &mut Nodes, id| nodes.at(id, |node, now_ms| node.distro.awaits_clients(now_ms));
+    let mut nodes = Nodes::default();
+    for id in 1..=3 {
+        nodes.start(id, 3);
+        nodes.at(id, |node, now_ms| node.distro.await_clients(now_ms + CLIENTS_MS));
+    }
+    nodes.pass(1_000);
+    // That one of them is back does not mean that all are.
+    nodes.register(1, &Owner::Connection("c".into()), 1);
+    nodes.pass(1_000);
+    for id in 1..=3 {
+        assert!(!nodes.is_loading(id) && awaits(&mut nodes, id), "node {id}");
+    }
+    nodes.pass(CLIENTS_MS);
+    assert!((1..=3).all(|id| !awaits(&mut nodes, id)));
+    nodes.pass(6_000);
+    nodes.stop(2);
+    nodes.start(2, 3);
+    nodes.at(2, |node, now_ms| node.distro.await_clients(now_ms + CLIENTS_MS));
+    nodes.pass(1_000);
+    assert!(!awaits(&mut nodes, 2), "the others have told it");
+    assert!(nodes.shows(2));
+}
+
+#[test]
 fn what_one_node_drops_alone_is_shown_as_newer_by_nobody() {
     let mut nodes = Nodes::of(3);
     nodes.register(3, &Owner::Connection("c".into()), 3);
