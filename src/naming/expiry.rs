@@ -70,7 +70,10 @@ impl Registry {
 
     fn ring(&mut self, now_ms: u64, timer: Timer) {
         let Timer { record: id, at_ms } = timer;
-        let Some(RecordKey { service, endpoint, .. }) = self.own.get(id).cloned() else {
+        let Some(RecordKey {
+            service, endpoint, ..
+        }) = self.own.get(id).cloned()
+        else {
             return;
         };
         let Some(record) = self.own_record(&service, &endpoint, &Owner::Beats) else {

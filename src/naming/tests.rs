@@ -185,7 +185,11 @@ fn who_withdraws_speaks_for_itself_and_others_are_asked() {
     registry.withdraw(11, &"new".into(), &service("s"), &at(2));
     registry.withdraw(11, &"old".into(), &service("s"), &at(1));
     assert_eq!((seen(&registry, "s"), covered(&mut registry)), (vec![], vec![]));
-    assert_eq!(registry.own_records(), 1, "a tombstone: another node's word may be on its way");
+    assert_eq!(
+        registry.own_records(),
+        1,
+        "a tombstone: another node's word may be on its way"
+    );
 }
 
 #[test]
