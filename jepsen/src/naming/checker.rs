@@ -193,7 +193,10 @@ fn emptiness(
         let empty = lists
             .iter()
             .find(|seen| seen.asked >= started && seen.answered < started + REDO && seen.hosts.is_empty());
-        let Some(empty) = empty else { continue };
+        // A later death has its own start, which is looked at for itself.
+        let Some(empty) = empty.filter(|empty| !troubles.dead(node, started + 1, empty.asked)) else {
+            continue;
+        };
         let was_there = |life: &&Life| {
             let there = life.acknowledged.is_some_and(|at| at + SECOND < died) && is_kept(life, died);
             let left = life
