@@ -78,7 +78,7 @@ impl Client {
         id: Arc<str>,
         line: Arc<Line>,
         setup: Setup,
-        outbox: Outbox,
+        outbox: Arc<Outbox>,
         metrics: Arc<Grpc>,
     ) -> Client {
         Client {

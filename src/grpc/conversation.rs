@@ -20,6 +20,7 @@ use super::dispatch::{self, Answer, Call, Failure, is_node_only};
 use super::gateway::Gateway;
 use super::line::Line;
 use super::listener::{Guest, UNIMPLEMENTED, refuse};
+use super::outbox::Outbox;
 use super::stream;
 use crate::clock;
 use crate::cluster::{BoxFuture, Exchange};
@@ -49,6 +50,8 @@ pub(super) struct Conversation {
     settled: Notify,
     /// A stream stands.
     has_stream: AtomicBool,
+    /// What is sent on it, from the stream's first moment on: whoever is to go may never have registered.
+    outbox: Mutex<Option<Arc<Outbox>>>,
     /// Room for answers that wait, in KiB.
     answers: Semaphore,
     /// Room for requests that are read.
@@ -72,6 +75,7 @@ impl Conversation {
             was_registered: AtomicBool::new(false),
             settled: Notify::new(),
             has_stream: AtomicBool::new(false),
+            outbox: Mutex::new(None),
             answers: Semaphore::new(ANSWERS_BYTES_MAX >> 10),
             bodies: Budget::new(CONNECTION_BODIES_BYTES_MAX),
         })
@@ -95,6 +99,9 @@ impl Conversation {
         if let Some(client) = client {
             self.gateway.registry.remove(&client);
         }
+        // IMPORTANT: before the place of the stream is free; the next one's would be forgotten otherwise.
+        let outbox = self.outbox_slot().take();
+        drop(outbox);
         self.has_stream.store(false, Ordering::Release);
         self.settled.notify_waiters();
     }
@@ -102,6 +109,11 @@ impl Conversation {
     /// True once; then false until the stream is gone.
     pub(super) fn take_stream(&self) -> bool {
         !self.has_stream.swap(true, Ordering::AcqRel)
+    }
+
+    /// The stream sends this way.
+    pub(super) fn send_by(&self, outbox: Arc<Outbox>) {
+        *self.outbox_slot() = Some(outbox);
     }
 
     /// The client; waits for a registration that is on its way.
@@ -277,6 +289,10 @@ impl Conversation {
         let _ = stream.send_trailers(ok_trailers());
     }
 
+    fn outbox_slot(&self) -> MutexGuard<'_, Option<Arc<Outbox>>> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn slot(&self) -> MutexGuard<'_, Option<Arc<Client>>> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -297,6 +313,11 @@ impl Guest for Conversation {
     fn leave(&self) {
         if let Some(client) = self.client() {
             client.pushes.end();
+        }
+        // One that registers at this moment, and one that never has.
+        let outbox = self.outbox_slot().clone();
+        if let Some(outbox) = outbox {
+            outbox.end();
         }
     }
 

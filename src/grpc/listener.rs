@@ -460,7 +460,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 pub(super) const UNIMPLEMENTED: (&str, &str) = ("12", "unknown service or method");
-pub(super) const UNAVAILABLE: (&str, &str) = ("14", "too many connections");
+pub(super) const TOO_MANY: (&str, &str) = ("14", "too many connections");
+pub(super) const STOPPING: (&str, &str) = ("14", "this node is stopping");
 const FRAME_BYTES: u32 = 64 << 10;
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;

@@ -48,7 +48,7 @@ pub enum PushError {
 /// The pushes of one client.
 #[derive(Debug)]
 pub(super) struct Pushes {
-    outbox: Outbox,
+    outbox: Arc<Outbox>,
     acks: Mutex<Acks>,
     metrics: Arc<Grpc>,
 }
@@ -146,7 +146,7 @@ impl Drop for Waiter<'_> {
 type Begun<'a> = (Waiter<'a>, oneshot::Receiver<Result<(), PushError>>);
 
 impl Pushes {
-    pub(super) fn new(outbox: Outbox, metrics: Arc<Grpc>) -> Pushes {
+    pub(super) fn new(outbox: Arc<Outbox>, metrics: Arc<Grpc>) -> Pushes {
         Pushes {
             outbox,
             acks: Mutex::default(),

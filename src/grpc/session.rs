@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep_until};
 use tracing::debug;
 
 use super::line::{Line, Order, Wire};
-use super::listener::{Guest, Server, UNAVAILABLE, refuse};
+use super::listener::{Guest, STOPPING, Server, TOO_MANY, refuse};
 use crate::clock;
 use crate::cluster::{Exchange, Standing, Visit, WINDOW_BYTES as PEER_WINDOW_BYTES};
 
@@ -176,7 +176,10 @@ impl Session {
                     drop(tasks);
                 }));
             }
-            Err(exchange) if self.reserved => refuse(exchange.1, UNAVAILABLE),
+            Err(exchange) if self.reserved => {
+                let is_stopping = self.server.clients.has_begun();
+                refuse(exchange.1, if is_stopping { STOPPING } else { TOO_MANY });
+            }
             Err(exchange) => {
                 let guest = match &self.guest {
                     Some(guest) => guest,

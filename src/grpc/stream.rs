@@ -55,8 +55,10 @@ pub(super) fn begin(
         conversation.unregister();
         return Box::pin(ready(()));
     };
+    let outbox = Arc::new(Outbox::new(conversation.line.clone(), stream));
+    conversation.send_by(outbox.clone());
     Box::pin(Stream {
-        outbox: Some(Outbox::new(conversation.line.clone(), stream)),
+        outbox: Some(outbox),
         client: None,
         body: request.into_body(),
         decoder: FrameDecoder::new(MESSAGE_BYTES_MAX),
@@ -70,7 +72,7 @@ pub(super) fn begin(
 struct Stream {
     conversation: Arc<Conversation>,
     /// Until the client is registered; it is the client's then.
-    outbox: Option<Outbox>,
+    outbox: Option<Arc<Outbox>>,
     client: Option<Arc<Client>>,
     body: RecvStream,
     decoder: FrameDecoder,
@@ -109,7 +111,7 @@ impl Stream {
         for _ in 0..MESSAGES_PER_TURN {
             let outbox = match &self.client {
                 Some(client) => Some(client.pushes.outbox()),
-                None => self.outbox.as_ref(),
+                None => self.outbox.as_deref(),
             };
             if outbox.is_none_or(|outbox| outbox.poll_send(cx).is_ready()) {
                 return Poll::Ready(End::Over);

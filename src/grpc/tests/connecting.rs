@@ -228,9 +228,27 @@ async fn a_node_that_stops_sends_its_clients_away_and_answers_what_it_has_begun(
     assert_eq!(answer.codes(), (200, 0));
     assert!(port.clients.drained(Duration::from_secs(1)).await);
     client.closed().await;
-    // Whoever comes now is not served.
+    // Whoever comes now is not served, and hears why.
     let mut late = port.client().await;
-    assert!(matches!(late.health().await, Outcome::Status(status, _) if status == "14"));
+    let Outcome::Status(status, why) = late.health().await else {
+        panic!("it is served");
+    };
+    assert_eq!((&*status, &*why), ("14", "this node is stopping"));
+    assert_eq!(late.try_stream().await.err().as_deref(), Some("14"));
     port.network.begin();
     assert!(port.network.drained(Duration::from_secs(20)).await);
+}
+
+/// It would take the whole drain otherwise: nobody knows it, so nobody would end its stream.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_never_said_whose_it_is_holds_up_no_stop() {
+    let port = Port::open();
+    let mut client = port.client().await;
+    let mut stream = client.stream().await;
+    let begun = Instant::now();
+    port.clients.begin();
+    assert!(stream.next().await.is_none());
+    client.closed().await;
+    assert!(port.clients.drained(Duration::from_secs(20)).await);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 }
