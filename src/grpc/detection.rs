@@ -1,6 +1,7 @@
 //! Finding clients that are gone without a word, or take nothing.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -60,18 +61,25 @@ pub(super) async fn watch(gateway: Arc<Gateway>) {
     loop {
         ticks.tick().await;
         let mut still_asked = HashMap::new();
+        let mut gone = Gone::default();
         for client in gateway.registry.clients() {
             let before = asked.get(&client.id).copied();
-            if let Some(since) = look_at(&gateway, &client, before) {
+            if let Some(since) = look_at(&gateway, &client, before, &mut gone) {
                 still_asked.insert(client.id.clone(), since);
             }
         }
         asked = still_asked;
+        if let Some(who) = gone.line() {
+            tracing::info!(
+                clients = gone.count,
+                "clients are gone, their connections are closed: {who}"
+            );
+        }
     }
 }
 
 /// When the client was asked, if it is to answer.
-fn look_at(gateway: &Gateway, client: &Client, asked: Option<Asked>) -> Option<Asked> {
+fn look_at(gateway: &Gateway, client: &Client, asked: Option<Asked>, gone: &mut Gone) -> Option<Asked> {
     let now = client.line.age_ms();
     let heard_ms = client.heard_ms();
     let ms = Duration::from_millis;
@@ -92,13 +100,47 @@ fn look_at(gateway: &Gateway, client: &Client, asked: Option<Asked>) -> Option<A
         }
         Verdict::Close => {
             gateway.metrics.detection_closes.fetch_add(1, Relaxed);
-            tracing::info!(id = %client.id, ip = %client.setup.client_ip, silent_s = silent.as_secs(), stuck_s = stuck.as_secs(),
-                "a client is gone: its connection is closed");
+            gone.add(&client.id, &client.setup.client_ip, silent, stuck);
             client.close();
             None
         }
     }
 }
+
+/// Clients closed in one look at everybody. When a rack goes dark there are thousands: the log gets one line, with
+/// a few of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Gone {
+    count: usize,
+    examples: String,
+}
+
+impl Gone {
+    fn add(&mut self, id: &str, ip: &str, silent: Duration, stuck: Duration) {
+        if self.count < EXAMPLES_MAX {
+            let comma = if self.count == 0 { "" } else { ", " };
+            let (silent, stuck) = (silent.as_secs(), stuck.as_secs());
+            // Writing to a text never fails.
+            let _ = write!(
+                self.examples,
+                "{comma}{id} of {ip:?} (silent {silent} s, stuck {stuck} s)"
+            );
+        }
+        self.count += 1;
+    }
+
+    /// What the log says; nothing when nobody is gone.
+    fn line(&self) -> Option<String> {
+        let others = match self.count.saturating_sub(EXAMPLES_MAX) {
+            0 => String::new(),
+            others => format!(", and {others} others"),
+        };
+        (self.count > 0).then(|| format!("{}{others}", self.examples))
+    }
+}
+
+/// Clients named in one line of the log.
+const EXAMPLES_MAX: usize = 3;
 
 #[cfg(test)]
 mod tests {
@@ -117,5 +159,26 @@ mod tests {
             Verdict::Close,
             "it talks and takes nothing"
         );
+    }
+
+    #[test]
+    fn one_line_tells_of_all_who_are_gone_and_names_a_few() {
+        let s = Duration::from_secs;
+        let mut gone = Gone::default();
+        assert_eq!(gone.line(), None);
+        gone.add("1_10.0.0.1_7", "10.0.0.1", s(26), s(0));
+        assert_eq!(
+            gone.line().as_deref(),
+            Some(r#"1_10.0.0.1_7 of "10.0.0.1" (silent 26 s, stuck 0 s)"#)
+        );
+        for number in 0..9_999 {
+            gone.add(&number.to_string(), "forged\nline", s(1), s(300));
+        }
+        let line = gone.line().expect("somebody is gone");
+        assert!(
+            line.ends_with(r#"1 of "forged\nline" (silent 1 s, stuck 300 s), and 9997 others"#),
+            "{line}"
+        );
+        assert!(line.len() < 300 && gone.count == 10_000);
     }
 }
