@@ -3,7 +3,7 @@
 import time
 
 from client import SdkError
-from harness import check, equal
+from harness import Broken, check, equal
 from naming import Watch, colleague, everywhere, instance, names, registry, service, where
 
 
@@ -269,7 +269,7 @@ def kinds(run):
         a.register(shop, instance(3))
         # HTTP SDKs say why not, gRPC ones carry what the server refused.
         everywhere(run, shop, listens)
-    except SdkError as error:
+    except (SdkError, Broken) as error:
         run.said(error)
     process.kill()
     # Well over what an ephemeral one of a gRPC client outlives its process.

@@ -26,7 +26,7 @@ def service(run, prefix="", group=None):
 def instance(number, **more):
     """An instance as the line protocol has it. The network is one that is never routed (RFC 5737)."""
     given = {
-        "ip": f"192.0.2.{number}",
+        "ip": f"198.51.100.{number}",
         "port": 8000 + number,
         "weight": 1.0,
         "healthy": True,

@@ -218,6 +218,8 @@ NO_EMPTIES = "an empty list is ignored, and what was there before is kept"
 LATE = "its first beat comes 10 s after it started"
 NO_LIST = "no list of services in its interface"
 NO_PORT = "it gives no UDP port"
+NOT_ITS_OWN = "it tells its outward address; over loopback that is not where it speaks from, and nobody else is sent to"
+BACKS_OFF = "its poll has waited twice as long after each refusal"
 
 # What gRPC SDKs do without.
 GRPC = {"beats": NO_BEATS, "udp": NO_UDP}
@@ -230,7 +232,7 @@ ALL = [
     Java("java30", "3.0.3", JAVA),
     Java("java2", "2.5.1", {**JAVA, **OLD}),
     Java("java20", "2.0.4", {**JAVA, **OLD, "batch": NO_BATCH}),
-    Java1("java1", "1.4.8", HTTP, quirks={"full task": FULL_TASK}),
+    Java1("java1", "1.4.8", HTTP, quirks={"full task": FULL_TASK, "backs off": BACKS_OFF}),
     Go("go", "2.3.5", {**GRPC, **OLD},
        # Of several notifications at once it forgets those that come while it asks about the first.
        quirks={"removal": NOT_TOLD, "bulk": 6, "one at a time": True, "unbatch": NO_BATCH}),
@@ -242,7 +244,7 @@ ALL = [
     Python0("python0", "0.1.17",
             {**HTTP, "1m": IN_THE_LINE, "9m": IN_THE_LINE, "10000": PULLERS, "services": NO_LIST, "udp": NO_PORT},
             quirks={"initial": NO_INITIAL, "pick": NO_PICK, "both healths": NO_ILL, "weightless": WEIGHTLESS}),
-    Node("node", "2.6.3", {**HTTP, "services": NO_LIST},
+    Node("node", "2.6.3", {**HTTP, "services": NO_LIST, "udp": NOT_ITS_OWN},
          quirks={"empties": NO_EMPTIES, "pick": NO_PICK, "late beat": LATE}),
     # After a reconnect it listens to nothing until its next comparison, which comes every 60 s.
     Rust("rust", "0.8.3", {**GRPC, **OLD, "9m": FOUR_MIB, "created": FIRST},
