@@ -18,7 +18,7 @@ use crate::model::ConfigKey;
 use crate::state::Event;
 
 /// Memory that all watches together may take ([`Listeners::cost_of`]): about 450,000 watches of names of
-/// ordinary length. Beyond it a listener is refused.
+/// ordinary length, a client a quarter of what is left ([`Listeners::has_room`]). Beyond it a listener is refused.
 pub(super) const COST_BYTES_MAX: usize = 256 << 20;
 
 /// Watches made, taken away or copied while the lock is held; the applier gets in between. About 50 µs.
@@ -29,7 +29,7 @@ const MARKS_PER_TURN: usize = 1_024;
 
 /// There is no room for another listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many configs are being listened to on this node")]
+#[error("too many configs are being listened to on this node, or by this client")]
 pub struct Full;
 
 /// Who watches which config on this node, and the way to wake them.
@@ -212,7 +212,7 @@ impl ConfigPush {
     /// share memory with those of other watchers.
     ///
     /// # Errors
-    /// Too much is watched; nothing is registered.
+    /// Too much is watched on this node, or by this client; nothing is registered.
     pub fn watch<'a>(
         self: &Arc<Self>,
         ip: &str,
@@ -356,6 +356,37 @@ mod tests {
         assert_eq!(push.load(), before);
         drop(held);
         drop(watch(&push, "2", &["a", "b"]));
+    }
+
+    /// What starved everybody else: six connections that listen to as much as they may.
+    #[test]
+    fn a_few_that_want_everything_leave_room_for_others() {
+        let push = ConfigPush::new();
+        let add = |watch: &mut Watch, number: usize| {
+            watch
+                .add(
+                    &mut key(&format!("{}{number}", "d".repeat(64 << 10))),
+                    Seen::Nothing,
+                )
+                .is_ok()
+        };
+        let mut greedy: Vec<_> = (0..6).map(|_| push.open("1", None)).collect();
+        let taken: Vec<usize> = greedy
+            .iter_mut()
+            .map(|watch| (0..).take_while(|number| add(watch, *number)).count())
+            .collect();
+        // A fifth of everything, a fifth of the rest, and so on.
+        assert!(taken[0] * 5 * (128 << 10) >= COST_BYTES_MAX * 9 / 10, "{taken:?}");
+        assert!(
+            push.lock().listeners.cost_bytes() < COST_BYTES_MAX * 3 / 4,
+            "{taken:?}"
+        );
+        let mut other = push.open("2", None);
+        assert!((0..80).all(|number| add(&mut other, number)), "10 MiB");
+        // What one gives up, it may have again.
+        greedy[0].remove(Slot(0));
+        drop((greedy.split_off(1), other));
+        assert!(add(&mut greedy[0], 0));
     }
 
     #[test]

@@ -38,6 +38,9 @@ impl Name for ServiceKey {
     const WATCH_BYTES: usize = 256;
 }
 
+/// What is left, divided by this, is what one watcher may have.
+const SHARE_OF_ROOM: usize = 4;
+
 /// A watcher, as long as it is registered; afterwards its id may be another one's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatcherId(usize);
@@ -79,6 +82,8 @@ struct Back {
 struct Watcher<S, T> {
     owner: T,
     watches: Slab<Watch<S>>,
+    /// Of these watches, see [`Listeners::cost_of`].
+    cost_bytes: usize,
 }
 
 /// From a watcher to its place at the key.
@@ -108,6 +113,7 @@ impl<K: Name, S, T> Listeners<K, S, T> {
         WatcherId(self.watchers.insert(Watcher {
             owner,
             watches: Slab::new(),
+            cost_bytes: 0,
         }))
     }
 
@@ -130,9 +136,9 @@ impl<K: Name, S, T> Listeners<K, S, T> {
         };
         let at_key = &mut self.keys[key];
         let position = at_key.watches.len();
-        let slot = self.watchers[watcher.0]
-            .watches
-            .insert(Watch { key, position, seen });
+        let of_watcher = &mut self.watchers[watcher.0];
+        let slot = of_watcher.watches.insert(Watch { key, position, seen });
+        of_watcher.cost_bytes += Self::cost_of(name);
         at_key.watches.push(Back {
             watcher: watcher.0,
             slot,
@@ -160,8 +166,10 @@ impl<K: Name, S, T> Listeners<K, S, T> {
         if let Some(moved) = key.watches.get(watch.position) {
             self.watchers[moved.watcher].watches[moved.slot].position = watch.position;
         }
+        let cost_bytes = Self::cost_of(&key.name);
         self.watches -= 1;
-        self.cost_bytes -= Self::cost_of(&key.name);
+        self.cost_bytes -= cost_bytes;
+        self.watchers[watcher.0].cost_bytes -= cost_bytes;
         if key.watches.is_empty() {
             let key = self.keys.remove(watch.key);
             self.by_name.remove(&key.name);
@@ -264,6 +272,20 @@ impl<K: Name, S, T> Listeners<K, S, T> {
     /// Memory that all watches are charged with.
     pub fn cost_bytes(&self) -> usize {
         self.cost_bytes
+    }
+
+    /// True when this watcher may have more, where all together may have `cost_bytes_max`: as long as it has less
+    /// than its share of what nobody has yet. So a few never leave others without any, however much they want,
+    /// and one that is alone gets a fifth of everything.
+    ///
+    /// (A fixed share would do the same to a few and nothing against more of them.)
+    pub fn has_room(&self, watcher: WatcherId, cost_bytes_max: usize) -> bool {
+        let own = self
+            .watchers
+            .get(watcher.0)
+            .map_or(0, |watcher| watcher.cost_bytes);
+        let left = cost_bytes_max.saturating_sub(self.cost_bytes);
+        own < left / SHARE_OF_ROOM
     }
 
     /// Memory that a watch is charged with.
@@ -409,6 +431,9 @@ mod tests {
                 .map(|(name, _)| Listeners::<ConfigKey, Seen, u64>::cost_of(name))
                 .sum::<usize>();
             assert_eq!(listeners.cost_bytes(), cost, "seed {seed}");
+            let of_watchers = listeners.watchers.iter();
+            let cost_of_each = of_watchers.map(|(_, watcher)| watcher.cost_bytes);
+            assert_eq!(cost_of_each.sum::<usize>(), cost, "seed {seed}");
         }
     }
 }

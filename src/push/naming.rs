@@ -23,7 +23,7 @@ use crate::model::ServiceKey;
 use crate::naming::Event;
 
 /// Memory that all subscriptions together may take ([`Listeners::cost_of`]): about 700,000 of names of ordinary
-/// length. Beyond it a subscriber is refused.
+/// length, a client a quarter of what is left. Beyond it a subscriber is refused.
 const COST_BYTES_MAX: usize = 256 << 20;
 
 /// There is no room for another subscription.
@@ -253,10 +253,10 @@ impl NamingWatch {
     /// service's name in memory that all subscribers share.
     ///
     /// # Errors
-    /// There are too many subscriptions on this node.
+    /// There are too many subscriptions on this node, or of this client.
     pub fn add(&self, service: &ServiceKey, clusters: Clusters) -> Result<(Slot, ServiceKey), Full> {
         let mut shared = self.push.lock();
-        if shared.listeners.cost_bytes() >= COST_BYTES_MAX {
+        if !shared.listeners.has_room(self.id, COST_BYTES_MAX) {
             return Err(Full);
         }
         Ok(shared.listeners.watch(self.id, service, clusters))

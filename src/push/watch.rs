@@ -38,10 +38,10 @@ impl Watch {
     /// by an equal one that shares memory with those of other watchers. The same one twice counts twice.
     ///
     /// # Errors
-    /// Too much is watched on this node.
+    /// Too much is watched on this node, or by this client.
     pub fn add(&mut self, key: &mut ConfigKey, seen: Seen) -> Result<Slot, Full> {
         let mut shared = self.push.lock();
-        if shared.listeners.cost_bytes() >= COST_BYTES_MAX {
+        if !shared.listeners.has_room(self.id, COST_BYTES_MAX) {
             return Err(Full);
         }
         let (slot, name) = shared.listeners.watch(self.id, key, seen);
@@ -56,7 +56,7 @@ impl Watch {
         keys: impl Iterator<Item = (&'a mut ConfigKey, Seen)>,
     ) -> Result<(), Full> {
         let mut shared = self.push.lock();
-        if shared.listeners.cost_bytes() >= COST_BYTES_MAX {
+        if !shared.listeners.has_room(self.id, COST_BYTES_MAX) {
             return Err(Full);
         }
         for (key, seen) in keys {
