@@ -157,9 +157,9 @@ fn inode_of(address: SocketAddr) -> io::Result<Option<String>> {
     Ok(table.lines().skip(1).find_map(|line| {
         let mut columns = line.split_ascii_whitespace();
         let local = columns.nth(1)?;
-        (local == wanted)
-            .then(|| columns.nth(7).map(str::to_owned))
-            .flatten()
+        let inode = columns.nth(7)?;
+        // An earlier connection from this port that is not forgotten yet belongs to nobody: 0.
+        (local == wanted && inode != "0").then(|| inode.to_owned())
     }))
 }
 
