@@ -122,6 +122,13 @@ impl FrameDecoder {
         self.failed.is_none() && self.partial.is_empty() && self.rest.is_empty()
     }
 
+    /// Memory that an unfinished message and what has arrived behind it take, in bytes. More than has arrived: room
+    /// is made for what is announced, 64 KiB at a time.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.partial.capacity() + self.rest.len()
+    }
+
     fn cut(&mut self) -> Result<Option<Frame>, FrameError> {
         if self.partial.is_empty() {
             let Some((compressed, length)) = prefix(&self.rest, self.message_bytes_max)? else {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock;
 
 /// A request must be whole so long after its head. Beyond: the stream is reset.
-const BODY_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes of requests that are being read or worked on, in the whole process. Beyond: the request is refused.
 pub(super) const BODIES_BYTES_MAX: usize = 256 << 20;
 /// The same of one connection, so that one cannot take all the room: three of the largest messages.
@@ -27,7 +27,7 @@ pub(super) const CONNECTION_BODIES_BYTES_MAX: usize = 32 << 20;
 /// (windows do not bound them: they are given back as bytes come).
 const SMALL_BYTES_MAX: usize = 64 << 10;
 /// Counted at a time, at least.
-const STEP_BYTES: usize = 4 << 10;
+pub(super) const STEP_BYTES: usize = 4 << 10;
 /// Unit of the budget.
 const UNIT_BYTES: usize = 1 << 10;
 
@@ -65,7 +65,7 @@ impl Room {
     }
 
     /// Takes more until it is room for so many bytes.
-    fn grow_to(&mut self, bytes: usize) -> Result<(), BodyError> {
+    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), BodyError> {
         if bytes <= self.bytes {
             return Ok(());
         }
@@ -168,7 +168,8 @@ pub(super) async fn read_one(
         decoder.push(chunk);
         let frame = decoder.next_frame()?;
         if frame.is_none() || read > SMALL_BYTES_MAX {
-            room.grow_to(read)?;
+            // What is announced has its room before it is there.
+            room.grow_to(read.max(decoder.held_bytes().min(SMALL_BYTES_MAX)))?;
         }
         let Some(frame) = frame else { continue };
         let is_compressed = frame.compressed;

@@ -55,7 +55,7 @@ pub(super) struct Conversation {
     /// Room for answers that wait, in KiB.
     answers: Semaphore,
     /// Room for requests that are read.
-    bodies: Budget,
+    pub(super) bodies: Budget,
 }
 
 impl Conversation {

@@ -17,9 +17,10 @@ use http::Request;
 use proto::grpc::FrameDecoder;
 use proto::nacos::remote::{AbilityTable, Ack, ConnectionSetupRequest, SetupAckRequest};
 use proto::nacos::{Message as _, Payload, TextMap};
+use tokio::time::{Sleep, sleep};
 use tracing::debug;
 
-use super::body::{BodyError, Encoding, inflate};
+use super::body::{BODY_WITHIN, BodyError, Encoding, Room, STEP_BYTES, inflate};
 use super::connection::{Client, Setup};
 use super::conversation::{Conversation, head};
 use super::listener::refuse;
@@ -29,6 +30,9 @@ use crate::cluster::BoxFuture;
 /// The largest message a client may send on its stream: setups and acknowledgements. Beyond: the stream is
 /// ended. (What may have 10 MiB are unary requests.)
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// An unfinished message is counted as those of unary requests are, but for so much: what an innocent client sends
+/// here is smaller, and may come in two pieces while others have taken all the room.
+const UNCOUNTED_BYTES: usize = STEP_BYTES;
 /// Messages read in one turn; other tasks of the thread get theirs then.
 const MESSAGES_PER_TURN: usize = 32;
 /// Labels and abilities of a setup; further ones are ignored.
@@ -63,6 +67,7 @@ pub(super) fn begin(
         body: request.into_body(),
         decoder: FrameDecoder::new(MESSAGE_BYTES_MAX),
         encoding,
+        unfinished: None,
         conversation,
         ended: false,
     })
@@ -77,8 +82,18 @@ struct Stream {
     body: RecvStream,
     decoder: FrameDecoder,
     encoding: Encoding,
+    /// A message has begun and is not whole.
+    unfinished: Option<Box<Unfinished>>,
     /// It has unregistered already; what is registered now came by the client's next stream.
     ended: bool,
+}
+
+/// A message whose end has not come.
+struct Unfinished {
+    /// For what there is of it.
+    room: Room,
+    /// When it is late.
+    deadline: Pin<Box<Sleep>>,
 }
 
 /// Why a stream is ended.
@@ -116,6 +131,10 @@ impl Stream {
             if outbox.is_none_or(|outbox| outbox.poll_send(cx).is_ready()) {
                 return Poll::Ready(End::Over);
             }
+            let unfinished = self.unfinished.as_mut();
+            if unfinished.is_some_and(|message| message.deadline.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(End::Malformed(BodyError::Late));
+            }
             match self.body.poll_data(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(chunk))) => {
@@ -123,7 +142,7 @@ impl Stream {
                         return Poll::Ready(End::Over);
                     }
                     self.decoder.push(chunk);
-                    if let Err(end) = self.take_messages() {
+                    if let Err(end) = self.take_messages().and_then(|()| self.count_unfinished()) {
                         return Poll::Ready(end);
                     }
                 }
@@ -140,6 +159,7 @@ impl Stream {
             let Some(frame) = frame.map_err(|error| End::Malformed(error.into()))? else {
                 return Ok(());
             };
+            self.unfinished = None;
             let message = inflate(frame, self.encoding, MESSAGE_BYTES_MAX).map_err(End::Malformed)?;
             if let Some(client) = &self.client {
                 client.heard();
@@ -149,6 +169,24 @@ impl Stream {
                 // The frame around it was sound: the next message can be read.
                 Err(error) => self.complain(&error),
             }
+        }
+    }
+
+    /// Has room and a deadline for the message that has begun, if one has.
+    fn count_unfinished(&mut self) -> Result<(), End> {
+        if self.decoder.is_between_messages() {
+            return Ok(());
+        }
+        let unfinished = self.unfinished.get_or_insert_with(|| {
+            let conversation = &self.conversation;
+            Box::new(Unfinished {
+                room: Room::new(&conversation.bodies, &conversation.gateway.bodies),
+                deadline: Box::pin(sleep(BODY_WITHIN)),
+            })
+        });
+        match self.decoder.held_bytes() {
+            ..=UNCOUNTED_BYTES => Ok(()),
+            held => unfinished.room.grow_to(held).map_err(End::Malformed),
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::support::*;
+use crate::grpc::body::BODIES_BYTES_MAX;
 
 #[tokio::test(start_paused = true)]
 async fn each_kind_of_wrong_has_its_code_in_the_order_of_the_contract() {
@@ -284,4 +285,81 @@ async fn a_connection_may_have_so_many_bytes_of_unfinished_requests_and_no_more(
     );
     let (mut other, _stream, _) = port.registered().await;
     assert_eq!(other.health().await.codes(), (200, 0));
+}
+
+/// Of a setup, in two pieces.
+fn halves(bytes: usize) -> (Bytes, Bytes) {
+    let whole = framed(&vec![0xff; bytes], false);
+    let half = whole.len() / 2;
+    (whole.slice(..half), whole.slice(half..))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_does_not_end_on_a_stream_is_counted_and_ended() {
+    let port = Port::open();
+    let whole_room = || port.gateway.bodies.take(BODIES_BYTES_MAX).is_some();
+    let mut client = port.client().await;
+    let mut stream = client.stream().await;
+    let begun = Instant::now();
+    let (first, second) = halves(1 << 19);
+    // Slow, but it comes.
+    for _ in 0..2 {
+        stream.raw(first.clone()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert!(!whole_room(), "it is counted");
+        stream.raw(second.clone()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(whole_room(), "a message that is whole is not kept");
+    }
+    // And then not: byte by byte is no better.
+    let waited = Instant::now();
+    stream.raw(first).await.unwrap();
+    for byte in 0..3 {
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        stream.raw(second.slice(byte..=byte)).await.unwrap();
+    }
+    assert!(stream.next().await.is_none());
+    assert_eq!(waited.elapsed(), Duration::from_secs(30));
+    client.closed().await;
+    assert!(whole_room() && begun.elapsed() < Duration::from_secs(75));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_room_large_messages_of_streams_end_them_and_acknowledgements_in_pieces_do_not() {
+    let port = Port::open();
+    let (mut innocent, mut acknowledging, ours) = port.registered().await;
+    let (mut other, mut large, theirs) = port.registered().await;
+    let _all = port
+        .gateway
+        .bodies
+        .take(BODIES_BYTES_MAX)
+        .expect("nobody has any");
+    let (first, second) = halves(1 << 10);
+    acknowledging.raw(first).await.unwrap();
+    assert_eq!(innocent.health().await.codes(), (200, 0));
+    acknowledging.raw(second).await.unwrap();
+    large.raw(halves(64 << 10).0).await.unwrap();
+    assert!(large.next().await.is_none());
+    other.health().await;
+    assert!(theirs.is_gone() && !ours.is_gone());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_announced_has_its_room_before_it_is_there() {
+    let port = Port::open();
+    let (mut client, _stream, _) = port.registered().await;
+    let mut begun = Vec::new();
+    for _ in 0..600 {
+        let (response, mut body) = client.begin("/Request/request", &[]).await.expect("a stream");
+        let sent = body.send_data(framed(&[0; 1 << 16], false).slice(..9), false);
+        sent.expect("the window has room");
+        begun.push((response, body));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut refused = 0;
+    for (response, _body) in begun {
+        let answer = tokio::time::timeout(Duration::from_millis(1), response).await;
+        refused += usize::from(answer.is_ok());
+    }
+    assert_eq!(refused, 600 - 512, "64 KiB each, of 32 MiB");
 }
