@@ -121,12 +121,17 @@ class Cluster:
         self.environment = environment or {}
         self.nodes = []
         os.makedirs(scratch, exist_ok=True)
-        for number in range(1, count + 1):
-            node = Node(self, number)
-            node.start()
-            self.nodes.append(node)
-            # r-nacos joins only a leader that is already there; so does everybody's script.
-            self.wait_ready([self.nodes[0]] if number == 1 else self.nodes)
+        try:
+            for number in range(1, count + 1):
+                node = Node(self, number)
+                node.start()
+                self.nodes.append(node)
+                # r-nacos joins only a leader that is already there; so does everybody's script.
+                self.wait_ready([self.nodes[0]] if number == 1 else self.nodes)
+        except BaseException:
+            # Nobody else knows of them yet.
+            self.close()
+            raise
 
     @property
     def addresses(self):

@@ -219,6 +219,7 @@ LATE = "its first beat comes 10 s after it started"
 NO_LIST = "no list of services in its interface"
 NO_PORT = "it gives no UDP port"
 NOT_ITS_OWN = "it tells its outward address; over loopback that is not where it speaks from, and nobody else is sent to"
+ONE_EAR = "its listeners hear of a service of that name and group in each namespace that the process has a client of"
 BACKS_OFF = "its poll has waited twice as long after each refusal"
 
 # What gRPC SDKs do without.
@@ -231,7 +232,7 @@ ALL = [
     Java("java3", "3.2.1-2026.03.30", JAVA),
     Java("java30", "3.0.3", JAVA),
     Java("java2", "2.5.1", {**JAVA, **OLD}),
-    Java("java20", "2.0.4", {**JAVA, **OLD, "batch": NO_BATCH}),
+    Java("java20", "2.0.4", {**JAVA, **OLD, "batch": NO_BATCH}, quirks={"one ear": ONE_EAR}),
     Java1("java1", "1.4.8", HTTP, quirks={"full task": FULL_TASK, "backs off": BACKS_OFF}),
     Go("go", "2.3.5", {**GRPC, **OLD},
        # Of several notifications at once it forgets those that come while it asks about the first.
