@@ -284,7 +284,7 @@ def kinds(run):
     check(any(one_["metadata"] == {"kept": "yes"} for one_ in kept), f"metadata was lost: {kept}")
     b.deregister(shop, two)
     everywhere(run, shop, lambda hosts: names(hosts) == [where(one)])
-    watch.until(watch.has(where(one)), run.sdk.quirks.get("redo", run.sdk.told + 5))
+    watch.until(watch.has(where(one)), run.sdk.quirks.get("again", run.sdk.quirks.get("redo", run.sdk.told + 5)))
     b.deregister(shop, one)
     everywhere(run, shop, [])
 

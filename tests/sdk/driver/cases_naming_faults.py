@@ -27,6 +27,11 @@ def end(run):
     return 6 + 5 + 2 if run.sdk.http else 5
 
 
+def again(run):
+    """Within how many seconds a subscriber is told of a change after its connection broke."""
+    return run.sdk.quirks.get("again", run.sdk.quirks.get("redo", run.sdk.told))
+
+
 def steady(run, shop, wanted):
     """Listed everywhere, and still so after the first beat of SDKs that begin late with it (Node after 10 s)."""
     everywhere(run, shop, wanted)
@@ -155,7 +160,7 @@ def restart(run):
     # The subscription is back, too.
     second = instance(2)
     registry(run, "late").register(shop, second)
-    watch.until([one, second], 60 if "backs off" in run.sdk.quirks else run.sdk.quirks.get("redo", run.sdk.told))
+    watch.until([one, second], again(run))
 
 
 def kill(run):
@@ -180,7 +185,7 @@ def kill(run):
         # Before those who sat there have subscribed again: they must be told all the same.
         other.register(shop, three)
         for watch in watches:
-            watch.until([one, two, three], run.sdk.quirks.get("redo", run.sdk.told + 5))
+            watch.until([one, two, three], again(run) + 5)
         run.note(f"a change meanwhile told after {time.monotonic() - began:.1f} s")
         everywhere(run, shop, [one, two, three], within=run.sdk.quirks.get("redo", 10))
         time.sleep(max(0, began + GRACE + 8 - time.monotonic()))
@@ -197,7 +202,7 @@ def kill(run):
         heal(run)
     registry(run, "fourth", servers=[victim.address]).register(shop, four)
     for watch in watches:
-        watch.until([one, two, three, four], run.sdk.quirks.get("redo", run.sdk.told))
+        watch.until([one, two, three, four], again(run))
 
 
 def both(run):
@@ -261,7 +266,7 @@ def rolling(run):
     late = instance(4)
     registry(run, "late").register(shop, late)
     for watch in watches:
-        watch.until([*all_, late], run.sdk.quirks.get("redo", run.sdk.told))
+        watch.until([*all_, late], again(run))
 
 
 def heal(run):

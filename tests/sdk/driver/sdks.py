@@ -220,7 +220,6 @@ NO_LIST = "no list of services in its interface"
 NO_PORT = "it gives no UDP port"
 NOT_ITS_OWN = "it tells its outward address; over loopback that is not where it speaks from, and nobody else is sent to"
 ONE_EAR = "its listeners hear of a service of that name and group in each namespace that the process has a client of"
-BACKS_OFF = "its poll has waited twice as long after each refusal"
 
 # What gRPC SDKs do without.
 GRPC = {"beats": NO_BEATS, "udp": NO_UDP}
@@ -233,7 +232,8 @@ ALL = [
     Java("java30", "3.0.3", JAVA),
     Java("java2", "2.5.1", {**JAVA, **OLD}),
     Java("java20", "2.0.4", {**JAVA, **OLD, "batch": NO_BATCH}, quirks={"one ear": ONE_EAR}),
-    Java1("java1", "1.4.8", HTTP, quirks={"full task": FULL_TASK, "backs off": BACKS_OFF}),
+    # Its poll waits twice as long after each refusal.
+    Java1("java1", "1.4.8", HTTP, quirks={"full task": FULL_TASK, "again": 60}),
     Go("go", "2.3.5", {**GRPC, **OLD},
        # Of several notifications at once it forgets those that come while it asks about the first.
        quirks={"removal": NOT_TOLD, "bulk": 6, "one at a time": True, "unbatch": NO_BATCH}),
@@ -247,7 +247,8 @@ ALL = [
             quirks={"initial": NO_INITIAL, "pick": NO_PICK, "both healths": NO_ILL, "weightless": WEIGHTLESS}),
     Node("node", "2.6.3", {**HTTP, "services": NO_LIST, "udp": NOT_ITS_OWN},
          quirks={"empties": NO_EMPTIES, "pick": NO_PICK, "late beat": LATE}),
-    # After a reconnect it listens to nothing until its next comparison, which comes every 60 s.
+    # After a reconnect it listens to nothing until its next comparison, which comes every 60 s. It tries to
+    # connect after 1 s, 2 s, 4 s ..., so subscriptions come late.
     Rust("rust", "0.8.3", {**GRPC, **OLD, "9m": FOUR_MIB, "created": FIRST},
-         quirks={"removal": NOT_TOLD, "relisten": 70, "bulk": 15, "first": FIRST, "unbatch": NO_BATCH}),
+         quirks={"removal": NOT_TOLD, "relisten": 70, "bulk": 15, "first": FIRST, "unbatch": NO_BATCH, "again": 20}),
 ]
