@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use storage::WatermarkFile;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::answers::{Answers, Form};
 use super::forward::{Act, Done, What};
@@ -27,6 +27,9 @@ use crate::naming::{
 
 /// Timers and the protocol are looked at so often.
 const TICK: Duration = Duration::from_millis(100);
+/// Changes that come one after the other are gathered for so long before they are sent; one that comes alone is
+/// sent at once.
+const GATHER: Duration = Duration::from_millis(1);
 /// Empty services and answers that nobody asks for are looked for so often; all services are walked.
 const SWEEP_MS: u64 = 10_000;
 /// After a restart, while no other node has told this one what there is, readers wait so long: by then
@@ -391,12 +394,14 @@ impl Discovery {
     /// # Cancel safety
     /// Nothing is lost by dropping it.
     pub async fn run(self: Arc<Self>) {
+        let mut turned = clock::now();
         loop {
             tokio::select! {
-                () = self.changed.notified() => {}
+                () = self.changed.notified() => sleep_until(turned + GATHER).await,
                 () = sleep(TICK) => {}
             }
             self.turn();
+            turned = clock::now();
             if let Some((logical_ms, in_use)) = self.reserve_due() {
                 let this = Arc::clone(&self);
                 let renewed =

@@ -135,6 +135,19 @@ fn stamps_of_a_service_rise_with_every_change() {
 }
 
 #[test]
+fn who_takes_a_change_shows_a_higher_stamp_than_its_sender() {
+    let (mut a, mut b) = (registry(ME), registry(OTHER));
+    register(&mut b, 0, &Owner::Beats, "s", 2);
+    register(&mut a, 9, &Owner::Beats, "s", 1);
+    send(9, &a, &mut b);
+    assert_ne!(seen(&a, "s"), seen(&b, "s"));
+    assert!(
+        b.stamp(9, &service("s")) > a.stamp(9, &service("s")),
+        "a client that comes from there must not take this for older"
+    );
+}
+
+#[test]
 fn two_connections_may_own_one_instance() {
     let mut registry = registry(ME);
     register(&mut registry, 0, &connection("old"), "s", 1);
