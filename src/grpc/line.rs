@@ -45,6 +45,8 @@ pub struct Line {
     blocked_since_ms: AtomicU64,
     /// The socket takes again.
     unblocked: Notify,
+    /// What comes is acknowledged at once, see [`Line::acknowledge_at_once`].
+    prompt: AtomicBool,
 }
 
 /// What the loop of a connection is told from outside. Orders are idempotent.
@@ -73,7 +75,17 @@ impl Line {
             blocked: AtomicBool::new(false),
             blocked_since_ms: AtomicU64::new(0),
             unblocked: Notify::new(),
+            prompt: AtomicBool::new(false),
         }
+    }
+
+    /// From now on the system acknowledges at once what comes, at the price of one system call a read.
+    ///
+    /// The other side is to be one that sends a request in two segments without TCP_NODELAY: it sends the second
+    /// when the first is acknowledged, and this side, which cannot answer half a request, would wait 40 ms
+    /// before it does that.
+    pub(super) fn acknowledge_at_once(&self) {
+        self.prompt.store(true, Ordering::Relaxed);
     }
 
     /// Ends the connection: nothing new is taken, and after a second it is cut.
@@ -190,6 +202,15 @@ impl Wire {
         Ok(Wire { kind, line })
     }
 
+    /// Has the system acknowledge what was read, now. It forgets to do so with each answer, so it is told each
+    /// time; where there is no such thing nothing happens.
+    fn acknowledge(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(socket) = self.kind.socket() {
+            let _ = socket.set_tcp_quickack(true);
+        }
+    }
+
     fn bytes(self: Pin<&mut Self>) -> Pin<&mut dyn Bytes> {
         match &mut self.get_mut().kind {
             WireKind::Clear(stream) => Pin::new(stream),
@@ -233,13 +254,29 @@ trait Bytes: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
 
+#[cfg(target_os = "linux")]
+impl WireKind {
+    fn socket(&self) -> Option<SockRef<'_>> {
+        match self {
+            WireKind::Clear(stream) => Some(stream.into()),
+            WireKind::Tls(stream) => Some(stream.get_ref().0.into()),
+            #[cfg(test)]
+            WireKind::Memory(_) => None,
+        }
+    }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.bytes().poll_read(cx, buffer)
+        let read = self.as_mut().bytes().poll_read(cx, buffer);
+        if self.line.prompt.load(Ordering::Relaxed) && read.is_ready() {
+            self.acknowledge();
+        }
+        read
     }
 }
 
@@ -275,5 +312,39 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.bytes().poll_shutdown(cx)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// The system's own word for it: after a read nothing waits to be acknowledged later, whatever was written before.
+    #[tokio::test]
+    async fn each_read_is_acknowledged_at_once_if_it_was_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut theirs = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, remote) = listener.accept().await.unwrap();
+        SockRef::from(&stream).set_tcp_quickack(false).unwrap();
+        let line = Arc::new(Line::new(1, remote, remote));
+        let kind = WireKind::Clear(stream);
+        let mut ours = Wire {
+            kind,
+            line: line.clone(),
+        };
+        let is_prompt = |wire: &Wire| wire.kind.socket().unwrap().tcp_quickack().unwrap();
+        let mut byte = [0];
+        line.acknowledge_at_once();
+        for _ in 0..3 {
+            theirs.write_all(b"2").await.unwrap();
+            ours.read_exact(&mut byte).await.unwrap();
+            assert!(is_prompt(&ours));
+            ours.write_all(b"3").await.unwrap();
+            // As the system does by itself, now and then.
+            ours.kind.socket().unwrap().set_tcp_quickack(false).unwrap();
+        }
     }
 }

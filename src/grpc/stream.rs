@@ -40,6 +40,10 @@ const LABELS_MAX: usize = 64;
 /// Bytes of a text of a setup that is kept; longer ones are cut.
 const TEXT_BYTES_MAX: usize = 512;
 
+/// Clients whose requests are two segments, the second sent when the first is acknowledged: Rust's (0.8.3). It has
+/// no TCP_NODELAY, and writes head and body apart.
+const SENDS_IN_PIECES: &str = "Nacos-Rust-Client";
+
 /// What this server tells clients that it can do. What is not here makes them use their way around.
 const ABILITIES: &[&str] = &["fuzzyWatch", "supportPersistentInstanceByGrpc"];
 
@@ -231,6 +235,9 @@ impl Stream {
             outbox,
             gateway.metrics.clone(),
         ));
+        if client.setup.version.starts_with(SENDS_IN_PIECES) {
+            client.line.acknowledge_at_once();
+        }
         debug!(id = %client.id, version = %client.setup.version, "a client was registered");
         self.client = Some(client.clone());
         self.conversation.register(client.clone());
