@@ -546,9 +546,10 @@ fn execute(registry: &mut Registry, now_ms: u64, act: Act) -> Done {
             registry.deregister(now_ms, &service, &endpoint);
             Done::Yes
         }
-        What::Beat { .. } if registry.kind(&service) == Some(Kind::Persistent) => {
-            Done::WrongKind(Kind::Persistent)
-        }
+        // Nothing beats for what the log keeps; as recorded, the client is told that all is well.
+        What::Beat { .. } if registry.kind(&service) == Some(Kind::Persistent) => Done::Beat {
+            interval_ms: BEAT_INTERVAL_MS,
+        },
         What::Beat { full } => {
             let full = full.map(|instance| Instance::clone(&instance));
             match registry.beat(now_ms, &service, &endpoint, full) {
