@@ -22,7 +22,8 @@ use crate::distro::{BEGINNING_MS, Distro, GRACE_MS, Sizes, responsible};
 use crate::error::{Error, Result};
 use crate::model::ServiceKey;
 use crate::naming::{
-    Beat, Event, Filter, Instance, Kind, Origin, Owner, Registry, Replicated, Stamp, StampClock, WrongKind,
+    BEAT_INTERVAL_MS, Beat, Event, Filter, Instance, Kind, Origin, Owner, Registry, Replicated, Stamp,
+    StampClock, WrongKind,
 };
 
 /// Timers and the protocol are looked at so often.
