@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::model::{Endpoint, ServiceKey};
-use crate::naming::{Instance, Kind};
+use crate::naming::{Instance, Kind, Stamp};
 
 /// An act of a client whose instance is kept alive by beats.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +61,10 @@ pub enum Done {
 pub struct Request {
     /// Names it among those of its stream.
     pub id: u64,
+    /// The sender's logical time when it was asked.
+    pub asked: Stamp,
+    /// The highest stamp of the instance that the sender knows.
+    pub above: Stamp,
     /// The act.
     pub act: Act,
 }

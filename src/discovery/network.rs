@@ -1,7 +1,9 @@
 //! The registry's way to its peers: streams of the protocol, and acts that belong to another node.
 //!
-//! **Nothing late.** A forwarded act is done within [`FORWARD_WITHIN`] of this node's last look at the clock
-//! or not at all: by then the node that sent it has done it itself, and its client may have undone it since.
+//! **Nothing late.** An act that was under way for [`FORWARD_WITHIN`] or longer is not done: the node that sent it
+//! has done it itself, and its client may have undone it since. How old it is is told by the logical clock, which
+//! nodes share, and by this node's last look at its own; and an act is not done over a word about the same instance
+//! that is newer than the act.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -15,6 +17,7 @@ use super::forward::{Act, Done, Frame, Reply, Request};
 use super::node::{Discovery, Shared};
 use super::wire;
 use crate::cluster::{Link, LinkId, LinkKind, LinkService, Malformed};
+use crate::naming::Stamp;
 
 /// An act that was forwarded is answered within this, or done here.
 pub(super) const FORWARD_WITHIN: Duration = Duration::from_secs(2);
@@ -58,7 +61,7 @@ impl Forwards {
     }
 
     /// Puts an act on its way; `None` when there is none, or too many are.
-    fn send(&self, to: u64, act: &Act) -> Option<(u64, oneshot::Receiver<Done>)> {
+    fn send(&self, to: u64, asked: Stamp, above: Stamp, act: &Act) -> Option<(u64, oneshot::Receiver<Done>)> {
         let mut waiting = self.lock();
         if waiting.acts.len() >= WAITING_MAX {
             return None;
@@ -66,7 +69,12 @@ impl Forwards {
         let link = waiting.links.get(&to)?.clone();
         waiting.newest += 1;
         let id = waiting.newest;
-        let request = Request { id, act: act.clone() };
+        let request = Request {
+            id,
+            asked,
+            above,
+            act: act.clone(),
+        };
         link.send(wire::encode_forward(&Frame::Request(request))).ok()?;
         let (answer, answered) = oneshot::channel();
         waiting.acts.insert(id, (link.id(), answer));
@@ -101,11 +109,11 @@ impl Discovery {
     /// Does an act where it belongs: on the responsible node, and here if that one does not answer within
     /// two seconds.
     pub async fn handle(&self, act: Act) -> Done {
-        let to = self.responsible(&act.service);
+        let (to, asked, above) = self.whose(&act);
         if to == self.node() {
             return self.execute(act);
         }
-        let Some((id, answered)) = self.forwards.send(to, &act) else {
+        let Some((id, answered)) = self.forwards.send(to, asked, above, &act) else {
             return self.execute(act);
         };
         match tokio::time::timeout(FORWARD_WITHIN, answered).await {
@@ -150,11 +158,12 @@ impl Discovery {
             // Of a newer version: its sender does it itself when nobody answers.
             None => {}
             Some(Frame::Reply(reply)) => self.forwards.answered(link, reply),
-            Some(Frame::Request(Request { id, act })) => {
+            Some(Frame::Request(request)) => {
+                let id = request.id;
                 let Some(link) = self.forwards.link(peer, link) else {
                     return Ok(());
                 };
-                let Some(done) = self.execute_in_time(act) else {
+                let Some(done) = self.execute_in_time(request) else {
                     link.close();
                     return Ok(());
                 };

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::answers::{Answers, Form};
-use super::forward::{Act, Done, What};
+use super::forward::{Act, Done, Request, What};
 use super::network::{FORWARD_WITHIN, Forwards};
 use super::reserve::Reserve;
 use crate::clock;
@@ -22,8 +22,7 @@ use crate::distro::{BEGINNING_MS, Distro, GRACE_MS, Sizes, responsible};
 use crate::error::{Error, Result};
 use crate::model::ServiceKey;
 use crate::naming::{
-    BEAT_INTERVAL_MS, Beat, Event, Filter, Instance, Kind, Origin, Owner, Registry, Replicated, Stamp,
-    StampClock, WrongKind,
+    Beat, Event, Filter, Instance, Kind, Origin, Owner, Registry, Replicated, Stamp, StampClock, WrongKind,
 };
 
 /// Timers and the protocol are looked at so often.
@@ -278,12 +277,12 @@ impl Discovery {
     pub fn execute(&self, act: Act) -> Done {
         let mut shared = self.lock();
         let now_ms = self.now_ms();
-        self.execute_at(&mut shared, now_ms, act)
+        self.execute_at(&mut shared, now_ms, act, Stamp::default())
     }
 
-    fn execute_at(&self, shared: &mut Shared, now_ms: u64, act: Act) -> Done {
+    fn execute_at(&self, shared: &mut Shared, now_ms: u64, act: Act, above: Stamp) -> Done {
         self.acts.fetch_add(1, Ordering::Relaxed);
-        let done = execute(&mut shared.registry, now_ms, act);
+        let done = execute(&mut shared.registry, now_ms, act, above);
         self.tell(shared);
         match done {
             // It may be on the way: another node knows better, and a client that hears this registers anew.
@@ -294,13 +293,23 @@ impl Discovery {
 
     /// As [`Discovery::execute`], for an act of another node; `None` when this node's time has stood still
     /// for so long that the other one may have done it itself.
-    pub(super) fn execute_in_time(&self, act: Act) -> Option<Done> {
+    pub(super) fn execute_in_time(&self, request: Request) -> Option<Done> {
+        let Request {
+            asked, above, act, ..
+        } = request;
         let mut shared = self.lock();
         let now_ms = self.now_ms();
         if self.late_ms(now_ms) > millis(FORWARD_WITHIN) {
             return None;
         }
-        let done = self.execute_at(&mut shared, now_ms, act);
+        let registry = &mut shared.registry;
+        registry.hear(now_ms, asked);
+        let old = registry.logical_now(now_ms).0.saturating_sub(asked.0) >= millis(FORWARD_WITHIN);
+        let beaten = registry.highest(&act.service, &act.endpoint) > asked;
+        if old || (beaten && !matches!(act.what, What::Beat { .. })) {
+            return Some(Done::NotHere);
+        }
+        let done = self.execute_at(&mut shared, now_ms, act, above);
         Some(done)
     }
 
@@ -316,6 +325,15 @@ impl Discovery {
             LinkKind::Distro => GIVEN_UP_MS,
         };
         self.late_ms(self.now_ms()) > bound_ms
+    }
+
+    /// Who does an act, this node's logical time, and the highest stamp of the instance that it knows.
+    pub(super) fn whose(&self, act: &Act) -> (u64, Stamp, Stamp) {
+        let shared = self.lock();
+        let registry = &shared.registry;
+        let to = responsible(&act.service, shared.distro.living()).unwrap_or(self.node);
+        let asked = registry.logical_now(self.now_ms());
+        (to, asked, registry.highest(&act.service, &act.endpoint))
     }
 
     /// The member that handles the HTTP writes of a service.
@@ -525,7 +543,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// Does an act on the registry of this node.
-fn execute(registry: &mut Registry, now_ms: u64, act: Act) -> Done {
+fn execute(registry: &mut Registry, now_ms: u64, act: Act, above: Stamp) -> Done {
     let Act {
         service,
         endpoint,
@@ -537,8 +555,8 @@ fn execute(registry: &mut Registry, now_ms: u64, act: Act) -> Done {
     }
     match what {
         What::Register { instance, healthy } => {
-            let instance = Instance::clone(&instance);
-            match registry.register(now_ms, &Owner::Beats, &service, &endpoint, instance, healthy) {
+            let said = (Instance::clone(&instance), healthy);
+            match registry.register_over(now_ms, &Owner::Beats, &service, &endpoint, said, above) {
                 Ok(()) => Done::Yes,
                 Err(WrongKind { holds, .. }) => Done::WrongKind(holds),
             }
@@ -547,10 +565,10 @@ fn execute(registry: &mut Registry, now_ms: u64, act: Act) -> Done {
             registry.deregister(now_ms, &service, &endpoint);
             Done::Yes
         }
-        // Nothing beats for what the log keeps; as recorded, the client is told that all is well.
-        What::Beat { .. } if registry.kind(&service) == Some(Kind::Persistent) => Done::Beat {
-            interval_ms: BEAT_INTERVAL_MS,
-        },
+        // Nothing beats for what the log keeps. (A light beat is not found, as recorded.)
+        What::Beat { full: Some(_) } if registry.kind(&service) == Some(Kind::Persistent) => {
+            Done::WrongKind(Kind::Persistent)
+        }
         What::Beat { full } => {
             let full = full.map(|instance| Instance::clone(&instance));
             match registry.beat(now_ms, &service, &endpoint, full) {

@@ -28,7 +28,17 @@ impl Reserve {
         file: WatermarkFile,
         wall_ms: u64,
     ) -> Result<(Reserve, u64, bool), storage::StorageError> {
-        let last = file.load().unwrap_or_default();
+        let last = match file.load() {
+            Ok(last) => last.unwrap_or_default(),
+            Err(error) => {
+                tracing::error!(%error, "the high-water mark of naming (`naming` in the data folder) cannot be read: \
+                    stamps begin at the wall clock, and clients of the last run are waited for");
+                Watermark {
+                    reserved: 0,
+                    in_use: true,
+                }
+            }
+        };
         let floor = last.reserved.max(wall_ms);
         let stored = Watermark {
             reserved: floor + AHEAD_MS,

@@ -180,6 +180,7 @@ async fn a_restarted_node_waits_for_its_clients() {
     // The mark is written on a thread of its own.
     while storage::WatermarkFile::in_folder(folder.path())
         .load()
+        .expect("it can be read")
         .is_none_or(|mark| !mark.in_use)
     {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -211,4 +212,64 @@ fn events_are_told_as_they_happen() {
     let told = told.lock().unwrap();
     assert_eq!(told[0], Event::Appeared(service()));
     assert!(matches!(&told[1], Event::Changed { service: named, .. } if *named == service()));
+}
+
+/// A forwarded act that was asked at a logical time, by a node that knows nothing of the instance.
+fn forwarded(asked: crate::naming::Stamp, act: Act) -> forward::Request {
+    forward::Request {
+        id: 1,
+        asked,
+        above: crate::naming::Stamp::default(),
+        act,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_was_long_under_way_is_not_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let running = tokio::spawn(Arc::clone(&node).run());
+    let now = || node.look(|registry, now_ms| registry.logical_now(now_ms));
+    let asked = now();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(
+        node.execute_in_time(forwarded(asked, register())),
+        Some(Done::Yes)
+    );
+    let deregistered = forwarded(asked, act(What::Deregister));
+    assert_eq!(
+        node.execute_in_time(deregistered.clone()),
+        Some(Done::NotHere),
+        "the registration is newer"
+    );
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(
+        node.execute_in_time(forwarded(asked, register())),
+        Some(Done::NotHere),
+        "its sender has done it by now"
+    );
+    assert_eq!(
+        node.execute_in_time(forwarded(now(), act(What::Deregister))),
+        Some(Done::Yes)
+    );
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_stands_above_what_its_forwarder_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    node.execute(register());
+    let highest = || node.look(|registry, _| registry.highest(&service(), &register().endpoint));
+    let first = highest();
+    let above = crate::naming::Stamp(first.0 + 5);
+    let again = forward::Request {
+        above,
+        ..forwarded(above, register())
+    };
+    assert_eq!(node.execute_in_time(again), Some(Done::Yes));
+    assert!(
+        highest() > above,
+        "no redo: a deregistration of that stamp would hide it"
+    );
 }

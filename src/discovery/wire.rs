@@ -144,13 +144,18 @@ pub fn decode_message(frame: Bytes) -> Result<Option<Message>, WireError> {
 /// A frame of a forwarding link.
 pub fn encode_forward(frame: &Frame) -> Bytes {
     use pb::forward::Frame as Wire;
-    let (id, frame) = match frame {
-        Frame::Request(Request { id, act }) => (*id, Wire::Act(act_to_wire(act))),
-        Frame::Reply(Reply { id, done }) => (*id, Wire::Done(done_to_wire(done))),
-    };
-    let wire = pb::Forward {
-        id,
-        frame: Some(frame),
+    let wire = match frame {
+        Frame::Request(request) => pb::Forward {
+            id: request.id,
+            asked: request.asked.0,
+            above: request.above.0,
+            frame: Some(Wire::Act(act_to_wire(&request.act))),
+        },
+        Frame::Reply(Reply { id, done }) => pb::Forward {
+            id: *id,
+            frame: Some(Wire::Done(done_to_wire(done))),
+            ..pb::Forward::default()
+        },
     };
     wire.encode_to_vec().into()
 }
@@ -162,10 +167,22 @@ pub fn encode_forward(frame: &Frame) -> Bytes {
 pub fn decode_forward(frame: Bytes) -> Result<Option<Frame>, WireError> {
     use pb::forward::Frame as Wire;
     size::check(&frame, &size::FORWARD)?;
-    let pb::Forward { id, frame } = pb::Forward::decode(frame)?;
+    let pb::Forward {
+        id,
+        frame,
+        asked,
+        above,
+    } = pb::Forward::decode(frame)?;
     Ok(match frame {
         None => None,
-        Some(Wire::Act(act)) => act_of_wire(act)?.map(|act| Frame::Request(Request { id, act })),
+        Some(Wire::Act(act)) => act_of_wire(act)?.map(|act| {
+            Frame::Request(Request {
+                id,
+                asked: Stamp(asked),
+                above: Stamp(above),
+                act,
+            })
+        }),
         Some(Wire::Done(done)) => Some(Frame::Reply(Reply {
             id,
             done: done_of_wire(done),

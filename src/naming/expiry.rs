@@ -4,6 +4,8 @@ use super::bugs::{Bug, has};
 use super::record::{Body, Owner, Record, RecordKey};
 use super::registry::{Registry, Timer};
 
+/// A timer waits no longer than this and looks again: what it is for may be gone long before, ms.
+pub(super) const TIMER_MAX_MS: u64 = 60_000;
 /// After so long without instances a service that nobody made on purpose is forgotten, ms.
 const EMPTY_SERVICE_MS: u64 = 60_000;
 /// How often a tombstone that not every member has confirmed is looked at again, ms.
@@ -106,6 +108,7 @@ impl Registry {
             .get_mut(&service)
             .and_then(|service| service.entries.get_mut(&endpoint));
         if let Some(record) = entry.and_then(|entry| entry.record_mut(me, &Owner::Beats)) {
+            let again_ms = again_ms.min(now_ms + TIMER_MAX_MS);
             record.timer_ms = again_ms;
             let timer = Timer {
                 record: id,

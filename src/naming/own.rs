@@ -6,6 +6,7 @@ use crate::model::{Endpoint, ServiceKey};
 
 use super::bugs::{Bug, has};
 use super::changes::bucket_of;
+use super::expiry::TIMER_MAX_MS;
 use super::record::{Body, Owner, Record, RecordKey};
 use super::registry::{Registry, Timer};
 use super::stamp::Stamp;
@@ -144,7 +145,7 @@ impl Registry {
         }
         self.digest.toggle(bucket, record.digest(service, endpoint));
         match owner {
-            Owner::Beats => self.arm(&mut record),
+            Owner::Beats => self.arm(now_ms, &mut record),
             Owner::Connection(connection) => {
                 self.connections.entry(connection.clone()).or_default().insert(id);
             }
@@ -164,8 +165,8 @@ impl Registry {
     }
 
     /// Has the record looked at when it is due; a timer that rings earlier will do.
-    fn arm(&mut self, record: &mut Record) {
-        let at_ms = record.due_ms();
+    fn arm(&mut self, now_ms: u64, record: &mut Record) {
+        let at_ms = record.due_ms().min(now_ms + TIMER_MAX_MS);
         if at_ms < record.timer_ms {
             record.timer_ms = at_ms;
             let record = record.id;

@@ -162,6 +162,30 @@ impl Registry {
         instance: Instance,
         healthy: bool,
     ) -> Result<(), WrongKind> {
+        self.register_over(
+            now_ms,
+            owner,
+            service,
+            endpoint,
+            (instance, healthy),
+            Stamp::default(),
+        )
+    }
+
+    /// As [`Registry::register`], over all that a node knows whose highest stamp of the instance is `above`:
+    /// it may have heard of a deregistration that this one has not.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register_over(
+        &mut self,
+        now_ms: u64,
+        owner: &Owner,
+        service: &ServiceKey,
+        endpoint: &Endpoint,
+        (instance, healthy): (Instance, bool),
+        above: Stamp,
+    ) -> Result<(), WrongKind> {
         self.expect_kind(service, Kind::Ephemeral)?;
         let body = Body::Live {
             instance: Arc::new(instance),
@@ -169,11 +193,12 @@ impl Registry {
         };
         let known = self.own_record(service, endpoint, owner);
         let wins = self.winner_is(service, endpoint, owner);
-        if wins && known.is_some_and(|record| record.body == body) {
+        if wins && known.is_some_and(|record| record.body == body && record.stamp >= above) {
             // A redo: nothing is new but the sign of life.
             self.touch(now_ms, service, endpoint, owner);
             return Ok(());
         }
+        self.clock.hear(now_ms, Stamp(above.0.saturating_add(1)));
         self.write_above(now_ms, service, endpoint, owner, body);
         Ok(())
     }
@@ -196,7 +221,7 @@ impl Registry {
         let mut gone = self.kept_by(connection, service);
         gone.retain(|before| !kept.contains(before));
         for endpoint in gone {
-            self.remove_own(now_ms, service, &endpoint, &owner);
+            self.withdraw(now_ms, connection, service, &endpoint);
         }
         for (endpoint, instance, healthy) in set {
             self.register(now_ms, &owner, service, &endpoint, instance, healthy)?;
@@ -355,6 +380,12 @@ impl Registry {
     /// Services that are known.
     pub fn service_count(&self) -> usize {
         self.services.len()
+    }
+
+    /// The highest stamp of anything that is said about an instance here; the lowest of all for nothing.
+    pub fn highest(&self, service: &ServiceKey, endpoint: &Endpoint) -> Stamp {
+        let entry = self.entry(service, endpoint);
+        entry.map(Entry::highest).unwrap_or_default()
     }
 
     /// The present in logical time, for peers.
@@ -621,9 +652,10 @@ impl Registry {
         if !self.services.contains_key(key) {
             self.names.insert(key.clone());
         }
+        let stamp = self.clock.now(now_ms);
         self.services
             .entry(key.clone())
-            .or_insert_with(|| Service::new(key.clone(), now_ms))
+            .or_insert_with(|| Service::new(key.clone(), now_ms, stamp))
     }
 
     /// Forgets a service that has been empty since `before_ms` or longer and for which nothing is set.

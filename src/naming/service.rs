@@ -95,11 +95,11 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) fn new(key: ServiceKey, now_ms: u64) -> Service {
+    pub(super) fn new(key: ServiceKey, now_ms: u64, stamp: Stamp) -> Service {
         Service {
             key,
-            stamp: Stamp::default(),
-            content: Stamp::default(),
+            stamp,
+            content: stamp,
             entries: BTreeMap::new(),
             live: 0,
             overlay: Overlay::default(),

@@ -2,8 +2,9 @@
 //!
 //! Naming draws its stamps from memory, thousands a second. What lies on the disk is a *high-water mark*
 //! above all of them; it is written before stamps reach it, so rarely that nobody waits for it. The file is
-//! replaced as a whole; a missing or damaged one reads as none, and the owner then has the wall clock alone.
+//! replaced as a whole; of a damaged one its owner is told, who then has the wall clock alone.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::BufMut;
@@ -34,9 +35,19 @@ impl WatermarkFile {
         WatermarkFile(folder.as_ref().join("naming"))
     }
 
-    /// What the last run has left; `None` when there is none that can be read.
-    pub fn load(&self) -> Option<Watermark> {
-        decode(&std::fs::read(&self.0).ok()?)
+    /// What the last run has left; `None` when there was none.
+    ///
+    /// # Errors
+    /// It is there and cannot be read, or is damaged.
+    pub fn load(&self) -> io::Result<Option<Watermark>> {
+        match std::fs::read(&self.0) {
+            Ok(bytes) => match decode(&bytes) {
+                Some(watermark) => Ok(Some(watermark)),
+                None => Err(io::Error::new(io::ErrorKind::InvalidData, "the file is damaged")),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Replaces it, synced. Blocks.
@@ -79,13 +90,13 @@ mod tests {
     fn what_was_stored_comes_back_and_damage_is_seen() {
         let folder = tempfile::tempdir().unwrap();
         let file = WatermarkFile::in_folder(folder.path());
-        assert_eq!(file.load(), None);
+        assert_eq!(file.load().unwrap(), None);
         let mark = Watermark {
             reserved: 1_763_802_000_123,
             in_use: true,
         };
         file.store(mark).unwrap();
-        assert_eq!(file.load(), Some(mark));
+        assert_eq!(file.load().unwrap(), Some(mark));
         let bytes = encode(mark);
         for place in 0..bytes.len() {
             let mut flipped = bytes.clone();
@@ -93,5 +104,7 @@ mod tests {
             assert_eq!(decode(&flipped), None, "byte {place}");
             assert_eq!(decode(&bytes[..place]), None, "cut at {place}");
         }
+        std::fs::write(&file.0, &bytes[1..]).unwrap();
+        assert!(file.load().is_err(), "that is not the same as none");
     }
 }

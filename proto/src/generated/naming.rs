@@ -256,6 +256,11 @@ pub struct Done {
 pub struct Forward {
     #[prost(uint64, tag = "1")]
     pub id: u64,
+    /// Of an act: the sender's logical time when it was asked, and the highest stamp of the instance that it knows.
+    #[prost(uint64, tag = "4")]
+    pub asked: u64,
+    #[prost(uint64, tag = "5")]
+    pub above: u64,
     #[prost(oneof = "forward::Frame", tags = "2, 3")]
     pub frame: ::core::option::Option<forward::Frame>,
 }

@@ -164,6 +164,7 @@ mod tests {
         let forward = pb::Forward {
             id: 1,
             frame: Some(pb::forward::Frame::Act(beat)),
+            ..pb::Forward::default()
         };
         assert!(check(&forward.encode_to_vec(), &FORWARD).is_err());
     }

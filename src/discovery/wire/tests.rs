@@ -180,7 +180,12 @@ impl Maker {
             endpoint: self.endpoint(),
             what,
         };
-        Frame::Request(Request { id, act })
+        Frame::Request(Request {
+            id,
+            asked: Stamp(self.number()),
+            above: Stamp(self.number()),
+            act,
+        })
     }
 }
 

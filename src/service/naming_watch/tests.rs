@@ -271,7 +271,11 @@ async fn nothing_is_pushed_before_the_registry_knows_what_there_is() {
     world.client("p").register(&service(), vec![at(1)]).expect("room");
     // The mark that this node held instances is written on a thread of its own.
     let mark = storage::WatermarkFile::in_folder(world.folder.path());
-    while mark.load().is_none_or(|mark| !mark.in_use) {
+    while mark
+        .load()
+        .expect("it can be read")
+        .is_none_or(|mark| !mark.in_use)
+    {
         tokio::time::sleep(50 * MS).await;
     }
     world.running.abort();
