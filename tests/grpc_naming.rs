@@ -211,6 +211,21 @@ async fn subscribers_are_told_in_the_shape_every_sdk_reads_and_by_rising_stamps(
     node.stop().await;
 }
 
+/// Java and Rust do not look at the answer when they subscribe anew on another connection.
+#[tokio::test]
+async fn what_some_sdks_do_not_look_at_is_pushed_to_them() {
+    let node = Node::start().await;
+    let mut publisher = node.client().await;
+    publisher.ask(&register("shop", 80)).await;
+    for sdk in ["Nacos-Java-Client:v3.2.1", "Nacos-Rust-Client:0.8.3"] {
+        let mut subscriber = node.client_of(sdk, "10.1.2.3").await;
+        let answer = subscriber.ask(&subscribe("shop", "")).await;
+        let push = subscriber.told().await;
+        assert_eq!(ports(&push), ports(&answer.body));
+    }
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn the_last_of_a_burst_reaches_every_subscriber() {
     let node = Node::start().await;

@@ -20,7 +20,7 @@ use crate::metrics;
 use crate::model::{Endpoint, Page, PageRequest, ServiceKey};
 use crate::naming::{Filter, Instance, Stamp};
 pub use crate::push::Who;
-use crate::push::{NamingFull, NamingPush, NamingSession, NamingWatch, Slot};
+use crate::push::{NamingFull, NamingPush, NamingSession, NamingWatch, Slot, Subject};
 use crate::shutdown::Shutdown;
 
 /// Instances that one connection keeps alive; a program that mirrors another registry has thousands.
@@ -168,11 +168,27 @@ impl NamingClient {
         })?;
         // Subscribed first, looked at afterwards: a change in between is in the answer, or pushed.
         let (state, bytes) = self.discovery.first_answer(&service, &filter, Form::Grpc);
+        let now = clock::now();
+        let looks_away = self.looks_away_from_answers();
         if let Some(subscription) = self.subscriptions().get_mut(&service) {
-            subscription.told = state;
-            subscription.held_until = clock::now() + AFTER_ANSWER;
+            if !looks_away {
+                subscription.told = state;
+            }
+            subscription.held_until = now + AFTER_ANSWER;
+        }
+        if looks_away {
+            self.session().marks.mark(Subject::Service(service), now);
         }
         Ok(bytes)
+    }
+
+    /// True for SDKs that do not look at the answer when they subscribe anew after a reconnect: what changed
+    /// meanwhile has to be pushed to them (contract 01 §5.7; the Java server pushes to everybody).
+    fn looks_away_from_answers(&self) -> bool {
+        let agent = &self.session().who.agent;
+        ["Nacos-Java-Client", "Nacos-Rust-Client"]
+            .iter()
+            .any(|sdk| agent.starts_with(sdk))
     }
 
     fn remember(&self, service: &ServiceKey, filter: &Filter) -> Result<ServiceKey> {

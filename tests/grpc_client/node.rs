@@ -5,6 +5,7 @@
     reason = "each test that includes this uses a part of it; `expect` would fail where all of it is used"
 )]
 
+use proto::nacos::remote::ConnectionSetupRequest;
 use proto::nacos::{self, Message, Payload};
 use rnacos::server::Server;
 use rnacos::settings::Settings;
@@ -41,6 +42,11 @@ impl Node {
 
     /// A client that says that this is its address.
     pub(crate) async fn client_at(&self, ip: &str) -> Client {
+        self.client_of("Nacos-Go-Client:v2.3.5", ip).await
+    }
+
+    /// A client of an SDK.
+    pub(crate) async fn client_of(&self, version: &'static str, ip: &str) -> Client {
         let mut client = client::Client::connect(self.server.grpc_address()).await;
         // While the node is starting, SDKs ask again.
         while client
@@ -53,7 +59,11 @@ impl Node {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         let mut stream = client.stream().await;
-        let setup = nacos::request_frame(&client::setup(), &[], ip);
+        let setup = ConnectionSetupRequest {
+            client_version: version.into(),
+            ..client::setup()
+        };
+        let setup = nacos::request_frame(&setup, &[], ip);
         stream.raw(setup).await.expect("the stream takes it");
         assert_eq!(client.health().await.codes(), (200, 0));
         Client { client, stream }
