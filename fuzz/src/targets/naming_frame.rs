@@ -166,6 +166,8 @@ fn forwards() -> Vec<Frame> {
     let requests = acts.map(|what| {
         Frame::Request(Request {
             id: 300,
+            asked: Stamp(1_790_000_000_000),
+            above: Stamp(1_789_999_999_000),
             act: Act {
                 service: service("orders"),
                 endpoint: Endpoint::new("host.example", 80, "c1"),
