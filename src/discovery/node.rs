@@ -89,8 +89,6 @@ pub struct Discovery {
     pub(super) forwards: Forwards,
     /// Readers may be answered; once they may, they may until this node begins anew.
     ready: AtomicBool,
-    /// Acts that were done here, ever.
-    acts: AtomicU64,
     /// False while an operator keeps what does not beat.
     expires: AtomicBool,
 }
@@ -107,6 +105,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// The member that handles the HTTP writes of a service.
+    fn responsible(&self, service: &ServiceKey) -> u64 {
+        responsible(service, self.distro.living()).unwrap_or(self.registry.me().node)
+    }
+
     /// What a reader gets, and the state that it shows.
     fn answer(&mut self, now_ms: u64, service: &ServiceKey, filter: &Filter, form: Form) -> (Stamp, Bytes) {
         let state = self.registry.version(service).map(|(content, _)| content);
@@ -180,7 +183,6 @@ impl Discovery {
             hub: OnceLock::new(),
             forwards: Forwards::default(),
             ready: AtomicBool::new(false),
-            acts: AtomicU64::new(0),
             expires: AtomicBool::new(true),
         }))
     }
@@ -281,7 +283,6 @@ impl Discovery {
     }
 
     fn execute_at(&self, shared: &mut Shared, now_ms: u64, act: Act, above: Stamp) -> Done {
-        self.acts.fetch_add(1, Ordering::Relaxed);
         let done = execute(&mut shared.registry, now_ms, act, above);
         self.tell(shared);
         match done {
@@ -331,23 +332,19 @@ impl Discovery {
     pub(super) fn whose(&self, act: &Act) -> (u64, Stamp, Stamp) {
         let shared = self.lock();
         let registry = &shared.registry;
-        let to = responsible(&act.service, shared.distro.living()).unwrap_or(self.node);
+        let to = shared.responsible(&act.service);
         let asked = registry.logical_now(self.now_ms());
         (to, asked, registry.highest(&act.service, &act.endpoint))
     }
 
     /// The member that handles the HTTP writes of a service.
     pub fn responsible(&self, service: &ServiceKey) -> u64 {
-        let shared = self.lock();
-        let me = shared.registry.me().node;
-        responsible(service, shared.distro.living()).unwrap_or(me)
+        self.lock().responsible(service)
     }
 
     /// True when this node handles the HTTP writes of a service.
     pub fn is_responsible(&self, service: &ServiceKey) -> bool {
-        let shared = self.lock();
-        let me = shared.registry.me().node;
-        responsible(service, shared.distro.living()).is_none_or(|node| node == me)
+        self.responsible(service) == self.node
     }
 
     /// Whether readers may be answered: an empty list is never told as truth while more may be known.
@@ -378,11 +375,6 @@ impl Discovery {
     /// Has time and the protocol looked at now.
     pub(super) fn wake(&self) {
         self.changed.notify_one();
-    }
-
-    /// Members that are heard, this node among them.
-    pub fn living(&self) -> Vec<u64> {
-        self.lock().distro.living().collect()
     }
 
     /// How much there is of what.
