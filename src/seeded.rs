@@ -27,7 +27,7 @@ pub enum Bug {
     RemoveIgnored,
     /// `public-apart`: the namespace spelt "public" is another one than the one spelt "".
     PublicApart,
-    /// `never-told`: those who listen are not woken by a change.
+    /// `never-told`: those who listen to configs or subscribe to services are not told of a change.
     NeverTold,
     /// `listen-blind`: over gRPC, listening registers and does not compare: what changed while a client was
     /// away is not told.
@@ -35,7 +35,72 @@ pub enum Bug {
     /// `fuzzy-never-told`: those who watch a pattern hear of what was there when they began, and of nothing
     /// after.
     FuzzyNeverTold,
+    /// `words-lost`: the weight and the metadata that a client says of an instance are not kept.
+    WordsLost,
+    /// `not-deregistered`: deregistering an instance says yes and does nothing.
+    NotDeregistered,
+    /// `batch-adds`: what a batch leaves out stays.
+    BatchAdds,
+    /// `redo-changes`: registering again what is there makes its weight one more.
+    RedoChanges,
+    /// `redo-ignored`: registering what is listed already, by whichever node, says yes and does nothing.
+    RedoIgnored,
+    /// `pushed-empty`: subscribers are pushed the service without its instances.
+    PushedEmpty,
+    /// `dead-stay`: nobody notices that beats, connections and nodes have ended; what they kept alive stays.
+    DeadStay,
+    /// `one-takes-all`: an instance goes with one of its owners, however many there are on the node.
+    OneTakesAll,
+    /// `beats-ignored`: beats say yes and keep nothing alive.
+    BeatsIgnored,
+    /// `disabled-shown`: disabled instances are listed like others.
+    DisabledShown,
+    /// `clusters-ignored`: whoever names clusters gets all of them.
+    ClustersIgnored,
+    /// `groups-mixed`: a service is the same one in every group.
+    GroupsMixed,
+    /// `pages-ignored`: each page of services is the first.
+    PagesIgnored,
+    /// `persistent-forgotten`: a persistent instance is kept in the memory of the node that was asked, alone.
+    PersistentForgotten,
+    /// `empty-at-once`: a node that has just begun lists what it knows, which is nothing.
+    EmptyAtOnce,
+    /// `no-grace`: what a node said is dropped as soon as it is not heard.
+    NoGrace,
 }
+
+/// Every bug by the value of `SEEDED_BUG`.
+#[cfg(feature = "seeded-bugs")]
+const NAMES: &[(&str, Bug)] = &[
+    ("stale-read", Bug::StaleRead),
+    ("lost-ack", Bug::LostAck),
+    ("double-apply", Bug::DoubleApply),
+    ("unsynced-ack", Bug::UnsyncedAck),
+    ("cas-ignored", Bug::CasIgnored),
+    ("gray-is-formal", Bug::GrayIsFormal),
+    ("content-changed", Bug::ContentChanged),
+    ("remove-ignored", Bug::RemoveIgnored),
+    ("public-apart", Bug::PublicApart),
+    ("never-told", Bug::NeverTold),
+    ("listen-blind", Bug::ListenBlind),
+    ("fuzzy-never-told", Bug::FuzzyNeverTold),
+    ("words-lost", Bug::WordsLost),
+    ("not-deregistered", Bug::NotDeregistered),
+    ("batch-adds", Bug::BatchAdds),
+    ("redo-changes", Bug::RedoChanges),
+    ("redo-ignored", Bug::RedoIgnored),
+    ("pushed-empty", Bug::PushedEmpty),
+    ("dead-stay", Bug::DeadStay),
+    ("one-takes-all", Bug::OneTakesAll),
+    ("beats-ignored", Bug::BeatsIgnored),
+    ("disabled-shown", Bug::DisabledShown),
+    ("clusters-ignored", Bug::ClustersIgnored),
+    ("groups-mixed", Bug::GroupsMixed),
+    ("pages-ignored", Bug::PagesIgnored),
+    ("persistent-forgotten", Bug::PersistentForgotten),
+    ("empty-at-once", Bug::EmptyAtOnce),
+    ("no-grace", Bug::NoGrace),
+];
 
 /// Whether this bug is switched on.
 #[cfg(not(feature = "seeded-bugs"))]
@@ -86,20 +151,12 @@ pub fn in_core(config: &mut raft::Config) {
 #[cfg(feature = "seeded-bugs")]
 fn chosen() -> Option<Bug> {
     static CHOSEN: std::sync::OnceLock<Option<Bug>> = std::sync::OnceLock::new();
-    *CHOSEN.get_or_init(|| match std::env::var("SEEDED_BUG").as_deref() {
-        Err(_) => None,
-        Ok("stale-read") => Some(Bug::StaleRead),
-        Ok("lost-ack") => Some(Bug::LostAck),
-        Ok("double-apply") => Some(Bug::DoubleApply),
-        Ok("unsynced-ack") => Some(Bug::UnsyncedAck),
-        Ok("cas-ignored") => Some(Bug::CasIgnored),
-        Ok("gray-is-formal") => Some(Bug::GrayIsFormal),
-        Ok("content-changed") => Some(Bug::ContentChanged),
-        Ok("remove-ignored") => Some(Bug::RemoveIgnored),
-        Ok("public-apart") => Some(Bug::PublicApart),
-        Ok("never-told") => Some(Bug::NeverTold),
-        Ok("listen-blind") => Some(Bug::ListenBlind),
-        Ok("fuzzy-never-told") => Some(Bug::FuzzyNeverTold),
-        Ok(other) => panic!("SEEDED_BUG={other}: no such bug"),
+    *CHOSEN.get_or_init(|| {
+        let given = std::env::var("SEEDED_BUG").ok()?;
+        let known = NAMES.iter().find(|(name, _)| *name == given);
+        let Some((_, bug)) = known else {
+            panic!("SEEDED_BUG={given}: no such bug")
+        };
+        Some(*bug)
     })
 }

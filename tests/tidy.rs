@@ -132,11 +132,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("config", &["model"]),
     ("namespace", &["model"]),
-    ("naming", &["model"]),
+    ("naming", &["model", "seeded"]),
     (
         "discovery",
         &[
-            "distro", "naming", "model", "cluster", "push", "clock", "shutdown", "metrics", "error",
+            "distro", "naming", "model", "cluster", "push", "clock", "shutdown", "metrics", "error", "seeded",
         ],
     ),
     ("distro", &["naming", "model"]),

@@ -24,6 +24,7 @@ use crate::model::ServiceKey;
 use crate::naming::{
     Beat, Event, Filter, Instance, Kind, Origin, Owner, Registry, Replicated, Stamp, StampClock, WrongKind,
 };
+use crate::seeded::{self, Bug};
 
 /// Timers and the protocol are looked at so often.
 const TICK: Duration = Duration::from_millis(100);
@@ -272,6 +273,13 @@ impl Discovery {
         if state == Some(told) {
             return None;
         }
+        if seeded::has(Bug::PushedEmpty) {
+            let nowhere = Filter {
+                clusters: "seeded-bug".into(),
+                ..filter.clone()
+            };
+            return Some(shared.answer(now_ms, service, &nowhere, form));
+        }
         Some(shared.answer(now_ms, service, filter, form))
     }
 
@@ -349,7 +357,7 @@ impl Discovery {
 
     /// Whether readers may be answered: an empty list is never told as truth while more may be known.
     pub fn readiness(&self) -> Readiness {
-        if self.ready.load(Ordering::Acquire) {
+        if self.ready.load(Ordering::Acquire) || seeded::has(Bug::EmptyAtOnce) {
             return Readiness::Ready;
         }
         let shared = self.lock();
@@ -432,7 +440,7 @@ impl Discovery {
         let begun_anew = late_ms > millis(FORWARD_WITHIN) && self.woke_late(&mut shared, now_ms, late_ms);
         self.ticked_ms.store(now_ms, Ordering::Release);
         let this = &mut *shared;
-        if self.expires.load(Ordering::Acquire) {
+        if self.expires.load(Ordering::Acquire) && !seeded::has(Bug::DeadStay) {
             this.registry.tick(now_ms);
         }
         if now_ms >= this.swept_ms + SWEEP_MS {

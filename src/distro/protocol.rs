@@ -570,7 +570,7 @@ impl Distro {
             }
             let since = *self.absent.entry(origin).or_insert(now_ms);
             let grace_ms = if has(Bug::NoGrace) { 0 } else { GRACE_MS };
-            if now_ms >= since + grace_ms && self.sees_majority() {
+            if now_ms >= since + grace_ms && self.sees_majority() && !has(Bug::GraceNeverEnds) {
                 self.given_up.insert(origin.node, origin.boot);
                 if registry.drop_origin(now_ms, origin) {
                     self.absent.remove(&origin);

@@ -1,5 +1,5 @@
-//! Mistakes made on purpose, one at a time and in tests alone: the simulation is trusted only while it finds
-//! each of them.
+//! Mistakes made on purpose, one at a time: the simulation is trusted only while it finds each of them. Some can
+//! be made by a server built to be wrong, too ([`crate::seeded`]).
 
 /// A mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub(crate) enum Bug {
     TombstoneForgotten,
     /// Records of a node that is not heard are dropped at once.
     NoGrace,
+    /// Records of a node that is not heard are kept for ever.
+    GraceNeverEnds,
     /// What was removed stays in the digest.
     RemovedStaysInDigest,
     /// A restarted node does not fetch what its earlier boot had said.
@@ -35,13 +37,14 @@ pub(crate) enum Bug {
 impl Bug {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Bug; 13] = [
+    pub(crate) const ALL: [Bug; 14] = [
         Bug::StampsDoNotRise,
         Bug::BeatStaysBelow,
         Bug::TimerDrawsStamp,
         Bug::NoTombstone,
         Bug::TombstoneForgotten,
         Bug::NoGrace,
+        Bug::GraceNeverEnds,
         Bug::RemovedStaysInDigest,
         Bug::OwnBootIgnored,
         Bug::NoLoad,
@@ -69,8 +72,14 @@ pub(crate) fn has(bug: Bug) -> bool {
     MADE.get() == Some(bug)
 }
 
-/// Never in a server.
+/// Never in a server, but for one that is built to be wrong.
 #[cfg(not(test))]
-pub(crate) const fn has(_: Bug) -> bool {
-    false
+pub(crate) fn has(bug: Bug) -> bool {
+    use crate::seeded;
+    match bug {
+        Bug::DisconnectTakesAll => seeded::has(seeded::Bug::OneTakesAll),
+        Bug::NoGrace => seeded::has(seeded::Bug::NoGrace),
+        Bug::GraceNeverEnds => seeded::has(seeded::Bug::DeadStay),
+        _ => false,
+    }
 }

@@ -9,7 +9,8 @@ use super::Services;
 use crate::discovery::{Act, Discovery, Done, Form, Readiness, What};
 use crate::error::{Error, Result};
 use crate::model::{Endpoint, NamespaceId, ServiceKey, validate};
-use crate::naming::{BEAT_INTERVAL_MS, Filter, Instance, Kind, Metadata};
+use crate::naming::{BEAT_INTERVAL_MS, Filter, Instance, Kind, Metadata, Registry};
+use crate::seeded::{self, Bug};
 
 /// The name of a service as a client gave it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,11 +38,15 @@ impl ServiceName<'_> {
         }
         let namespace = self.namespace.unwrap_or_default().trim();
         validate::namespace_id(namespace).map_err(illegal)?;
-        let key = ServiceKey::of_client(
-            &NamespaceId::new(namespace),
-            self.group.unwrap_or_default(),
-            service,
-        );
+        let namespace = match namespace {
+            "public" if seeded::has(Bug::PublicApart) => "public-apart",
+            namespace => namespace,
+        };
+        let group = match self.group.unwrap_or_default() {
+            _ if seeded::has(Bug::GroupsMixed) => "",
+            group => group,
+        };
+        let key = ServiceKey::of_client(&NamespaceId::new(namespace), group, service);
         validate::group(key.group()).map_err(illegal)?;
         validate::service_name(key.name()).map_err(illegal)?;
         Ok(key)
@@ -76,11 +81,15 @@ impl NewInstance<'_> {
     /// What is wrong with it.
     pub fn check(self) -> Result<(Endpoint, Instance)> {
         let endpoint = self.endpoint()?;
-        let instance = Instance {
+        let mut instance = Instance {
             weight: weight(self.weight.unwrap_or(1.0))?,
             enabled: self.enabled.unwrap_or(true),
             metadata: self.metadata,
         };
+        if seeded::has(Bug::WordsLost) {
+            instance.weight = 1.0;
+            instance.metadata = Metadata::default();
+        }
         check_metadata(&instance.metadata)?;
         // Registration is stricter than reading.
         if endpoint.cluster.contains('_') {
@@ -154,9 +163,12 @@ pub fn check_metadata(metadata: &Metadata) -> Result<()> {
 pub fn filter(clusters: &str, healthy_only: bool) -> Result<Filter> {
     validate::clusters(clusters).map_err(illegal)?;
     Ok(Filter {
-        clusters: clusters.into(),
+        clusters: match clusters {
+            _ if seeded::has(Bug::ClustersIgnored) => Box::default(),
+            clusters => clusters.into(),
+        },
         healthy_only,
-        with_disabled: false,
+        with_disabled: seeded::has(Bug::DisabledShown),
     })
 }
 
@@ -174,9 +186,13 @@ impl Services {
         &self,
         service: ServiceKey,
         endpoint: Endpoint,
-        instance: Instance,
+        mut instance: Instance,
         healthy: bool,
     ) -> Result<()> {
+        let look = |registry: &Registry, _| wrong_redo(registry, &service, &endpoint, &mut instance);
+        if redoes_wrong() && self.discovery.look(look) {
+            return Ok(());
+        }
         let what = What::Register {
             instance: Arc::new(instance),
             healthy,
@@ -189,6 +205,9 @@ impl Services {
     /// # Errors
     /// None for now but those of every act.
     pub async fn deregister(&self, service: ServiceKey, endpoint: Endpoint) -> Result<()> {
+        if seeded::has(Bug::NotDeregistered) {
+            return Ok(());
+        }
         self.act(service, endpoint, What::Deregister).await.map(drop)
     }
 
@@ -203,6 +222,9 @@ impl Services {
         endpoint: Endpoint,
         full: Option<Instance>,
     ) -> Result<Option<u64>> {
+        if seeded::has(Bug::BeatsIgnored) {
+            return Ok(Some(BEAT_INTERVAL_MS));
+        }
         let full = full.map(Arc::new);
         match self.act(service, endpoint, What::Beat { full }).await? {
             // The default of all nodes, unless an operator of this one has set another.
@@ -265,6 +287,27 @@ impl Services {
             )),
         }
     }
+}
+
+/// True for a server that is built to take registrations of what is there already for something else.
+pub(super) fn redoes_wrong() -> bool {
+    seeded::has(Bug::RedoChanges) || seeded::has(Bug::RedoIgnored)
+}
+
+/// What such a server makes of a registration; true: nothing.
+pub(super) fn wrong_redo(
+    registry: &Registry,
+    service: &ServiceKey,
+    endpoint: &Endpoint,
+    instance: &mut Instance,
+) -> bool {
+    let Some(known) = registry.instance(service, endpoint) else {
+        return false;
+    };
+    if seeded::has(Bug::RedoChanges) {
+        instance.weight = known.instance.weight + 1.0;
+    }
+    seeded::has(Bug::RedoIgnored)
 }
 
 pub(super) fn wrong_kind(service: &str, holds: Kind) -> Error {

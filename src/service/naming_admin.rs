@@ -18,6 +18,7 @@ use crate::naming::{
     Checker, ClusterMetadata, Filter, Instance, Kind, MetadataPatch, OverridePatch, Persistent, Refusal,
     ServiceMetadata,
 };
+use crate::seeded::{self, Bug};
 use crate::state::{Command, NAMING_BATCH_MAX, Outcome};
 
 /// Longest selector or health checker, bytes of its JSON.
@@ -83,13 +84,20 @@ impl Services {
         if self.kind(&service) == Some(Kind::Ephemeral) {
             return Err(wrong_kind(&named, Kind::Ephemeral));
         }
+        let persistent = Persistent {
+            instance: Arc::new(instance),
+            healthy,
+        };
+        if seeded::has(Bug::PersistentForgotten) {
+            self.discovery.act(|registry, now_ms| {
+                registry.set_persistent(now_ms, &service, &endpoint, Some(persistent));
+            });
+            return Ok(());
+        }
         let command = Command::NamingInstancePut {
             service,
             endpoint,
-            persistent: Persistent {
-                instance: Arc::new(instance),
-                healthy,
-            },
+            persistent,
         };
         match self.propose(command).await? {
             Outcome::NamingDone => Ok(()),
@@ -103,6 +111,9 @@ impl Services {
     /// # Errors
     /// As any write.
     pub async fn deregister_persistent(&self, service: ServiceKey, endpoint: Endpoint) -> Result<()> {
+        if seeded::has(Bug::NotDeregistered) {
+            return Ok(());
+        }
         let command = Command::NamingInstanceRemove { service, endpoint };
         match self.propose(command).await? {
             Outcome::NamingChanged(_) => Ok(()),

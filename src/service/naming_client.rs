@@ -11,16 +11,17 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Services;
-use super::naming::wrong_kind;
+use super::naming::{redoes_wrong, wrong_kind, wrong_redo};
 use super::naming_lists::Window;
 use crate::clock;
 use crate::discovery::{Discovery, Form, Readiness};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::model::{Endpoint, Page, PageRequest, ServiceKey};
-use crate::naming::{Filter, Instance, Stamp};
+use crate::naming::{Filter, Instance, Owner, Stamp};
 pub use crate::push::Who;
 use crate::push::{NamingFull, NamingPush, NamingSession, NamingWatch, Slot, Subject};
+use crate::seeded::{self, Bug};
 use crate::shutdown::Shutdown;
 
 /// Instances that one connection keeps alive; a program that mirrors another registry has thousands.
@@ -120,7 +121,7 @@ impl NamingClient {
     ///
     /// # Errors
     /// The service holds persistent instances, or there is no room; nothing is changed then.
-    pub fn register(&self, service: &ServiceKey, set: Vec<(Endpoint, Instance, bool)>) -> Result<()> {
+    pub fn register(&self, service: &ServiceKey, mut set: Vec<(Endpoint, Instance, bool)>) -> Result<()> {
         if set.len() > BATCH_MAX {
             return Err(Error::Invalid(format!(
                 "a batch may have {BATCH_MAX} instances, not {}",
@@ -138,14 +139,29 @@ impl NamingClient {
                     "this node, or this connection, keeps as many instances as it may".to_owned(),
                 ));
             }
-            registry
-                .register_set(now_ms, &self.id, service, set)
-                .map_err(|wrong| wrong_kind(service.grouped(), wrong.holds))
+            if redoes_wrong() {
+                set.retain_mut(|(endpoint, instance, _)| !wrong_redo(registry, service, endpoint, instance));
+                if set.is_empty() {
+                    return Ok(());
+                }
+            }
+            let done = if seeded::has(Bug::BatchAdds) {
+                let owner = Owner::Connection(Arc::clone(&self.id));
+                set.into_iter().try_for_each(|(endpoint, instance, healthy)| {
+                    registry.register(now_ms, &owner, service, &endpoint, instance, healthy)
+                })
+            } else {
+                registry.register_set(now_ms, &self.id, service, set)
+            };
+            done.map_err(|wrong| wrong_kind(service.grouped(), wrong.holds))
         })
     }
 
     /// The connection takes an instance away, known or not.
     pub fn deregister(&self, service: &ServiceKey, endpoint: &Endpoint) {
+        if seeded::has(Bug::NotDeregistered) {
+            return;
+        }
         self.discovery
             .act(|registry, now_ms| registry.withdraw(now_ms, &self.id, service, endpoint));
     }
@@ -246,7 +262,7 @@ impl NamingClient {
             .map(|subscription| subscription.slot)
             .collect();
         self.watch.remove(&slots);
-        if !self.stopping.has_begun() {
+        if !self.stopping.has_begun() && !seeded::has(Bug::DeadStay) {
             self.discovery
                 .act(|registry, now_ms| registry.disconnect(now_ms, &self.id));
         }

@@ -429,17 +429,3 @@ CASES = [
     ("kill", kill, "full", 3),
     ("rolling", rolling, "full", 3),
 ]
-
-# Bugs of src/seeded.rs, and the cases that must fail on a server that has them.
-BROKEN = {
-    "content-changed": ["unicode", "200k", "1m", "9m"],
-    "remove-ignored": ["basics", "removal"],
-    "cas-ignored": ["cas"],
-    "public-apart": ["namespaces"],
-    "gray-is-formal": ["beta", "tag"],
-    "fuzzy-never-told": ["fuzzy"],
-    "never-told": ["listen", "created", "burst", "3000", "restart", "stop", "kill", "rolling"],
-}
-
-# Bug and case, and the quirk of those SDKs that get through all the same.
-THROUGH = {("never-told", "created"): "compares"}

@@ -12,6 +12,7 @@ import time
 import traceback
 
 import apps
+import broken
 import cases_apps
 import cases_config
 import cases_naming
@@ -46,8 +47,9 @@ def arguments():
                         "skipped; each SDK has so long")
     parser.add_argument("--prepare", action="store_true", help="download and build only")
     parser.add_argument("--broken", nargs="?", const="all", metavar="BUG", help="against a server that is wrong on purpose "
-                        "(built with the feature seeded-bugs): every case named for the bug must fail; all bugs, or "
-                        + ", ".join(cases_config.BROKEN))
+                        "(built with the feature seeded-bugs): every case named for the bug must fail; all bugs, or, comma "
+                        "separated, "
+                        + ", ".join(broken.BROKEN))
     parser.add_argument("--need", action="store_true", help="an SDK that must be skipped is a failure")
     return parser.parse_args()
 
@@ -74,7 +76,7 @@ def main():
     counts = [options.nodes] if options.nodes else [1, 3]
     work = [(sdk, count) for count in counts for sdk in ready]
     if options.broken:
-        return prove(ready, scratch, options)
+        return prove(ready, cases, scratch, options)
     results = {}
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         for (sdk, count), cells in zip(work, pool.map(lambda one: run_sdk(*one, cases, scratch, options), work)):
@@ -85,16 +87,15 @@ def main():
     return failed or bool(unbuilt) or (bool(skipped) and options.need)
 
 
-def prove(ready, scratch, options):
+def prove(ready, cases, scratch, options):
     """Runs the cases of each seeded bug. One that holds all the same has not looked: that is the failure here."""
-    bugs = cases_config.BROKEN if options.broken == "all" else {options.broken: cases_config.BROKEN[options.broken]}
-    cases = {case[0]: case for case in CASES}
+    bugs = choose(options.broken if options.broken != "all" else None, {bug: bug for bug in broken.BROKEN})
+    counts = [options.nodes] if options.nodes else [1, 3]
     work = []
-    for bug, names in bugs.items():
-        for sdk, count in itertools.product(ready, (1, 3)):
-            chosen = [cases[name] for name in names if (cases[name][3] or 1) == count
-                      and (not options.case or name in options.case.split(","))
-                      and cases_config.THROUGH.get((bug, name)) not in sdk.quirks]
+    for bug in bugs:
+        for sdk, count in itertools.product(ready, counts):
+            chosen = [case for case in meant(sdk, cases) if case[0] in broken.BROKEN[bug] and (case[3] or 1) == count
+                      and not broken.gets_through(bug, case[0], sdk)]
             if chosen:
                 work.append((sdk, count, chosen, os.path.join(scratch, bug), options, bug))
     blind, shown = [], {}
