@@ -69,7 +69,7 @@ pub struct Pushes {
     pub late: AtomicU64,
     /// Not sent, because the client takes nothing.
     pub busy: AtomicU64,
-    /// Sent again after a failure.
+    /// Sent again after a failure, or because the client did not look.
     pub retried: AtomicU64,
     /// Given up after the last try.
     pub given_up: AtomicU64,

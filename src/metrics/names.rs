@@ -67,7 +67,7 @@ families! {
     GRPC_PANICS = Counter "rnacos_grpc_panics_total" "Handlers that panicked; their requests were answered 500.";
     GRPC_PUSHES = Counter "rnacos_grpc_pushes_total" "Messages pushed to clients, repetitions included.";
     GRPC_PUSH_RESULTS = Counter "rnacos_grpc_push_results_total" "Pushes that wait for an acknowledgement, by what became of them.";
-    GRPC_PUSH_RETRIES = Counter "rnacos_grpc_push_retries_total" "Pushes repeated after a failure.";
+    GRPC_PUSH_RETRIES = Counter "rnacos_grpc_push_retries_total" "Pushes repeated after a failure, or because the client did not look at what it was told of.";
     GRPC_PUSHES_GIVEN_UP = Counter "rnacos_grpc_pushes_given_up_total" "Pushes given up after the last try; the connection is closed.";
     GRPC_DETECTIONS = Counter "rnacos_grpc_detections_total" "Silent clients that were asked whether they are still there.";
     GRPC_DETECTION_CLOSES = Counter "rnacos_grpc_detection_closes_total" "Client connections closed because nothing came back, or nothing was taken.";

@@ -18,7 +18,8 @@
 //! before the comparison is seen by it, a change after it finds the watch.
 //!
 //! A connection that stays is told by pushes that it acknowledges: [`Outbox`] keeps what still has to be
-//! told and what was not acknowledged, [`UnderWay`] the pushes themselves. [`FuzzyPush`] does for patterns
+//! told and what was not acknowledged, [`UnderWay`] the pushes themselves, [`Reminders`] what was acknowledged and
+//! not looked at. [`FuzzyPush`] does for patterns
 //! over names what [`ConfigPush`] does for names.
 //!
 //! What is *not* in here: which answer a change is for whom (`service::listen`), wire forms, sockets.
@@ -31,6 +32,7 @@ mod naming;
 mod outbox;
 mod pacing;
 mod patterns;
+mod reminders;
 mod session;
 mod udp;
 mod under_way;
@@ -44,6 +46,7 @@ pub use naming::{Clusters, Full as NamingFull, NamingPush, NamingSession, Naming
 pub use outbox::{Failed, Outbox, Retries};
 pub use pacing::{Pacing, window};
 pub use patterns::{FuzzyIndex, FuzzyPattern, Look, MATCHES_MAX, TooManyPatterns};
+pub use reminders::Reminders;
 pub use session::Session;
 pub use udp::{UdpDue, UdpPush, UdpTarget, UdpWho};
 pub use under_way::UnderWay;

@@ -17,6 +17,9 @@
 //!    (2.3.5) takes every key of a listen for unchanged when the answer comes, those it was notified of
 //!    meanwhile included, and would not look again for minutes. Python (2.0, 3.2) does the same with a key
 //!    whose content it is reading after such an answer.
+//! 6. *Whoever was told and has not looked is told again*, a few times ([`Reminders`]): the Go SDK handles an
+//!    answer for longer than that when there is much in it. Looking is to listen to the config anew, as
+//!    nearly all SDKs do after a notification, or to read it over this connection, as the Rust one does.
 //!
 //! Without a leader nothing is told that was not proved before; it is told when there is one.
 
@@ -37,7 +40,7 @@ use crate::config::Seen;
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::model::ConfigKey;
-use crate::push::{ConfigPush, Due, Failed, Full, Outbox, Session, Slot, UnderWay, Watch, Which};
+use crate::push::{ConfigPush, Due, Failed, Full, Outbox, Reminders, Session, Slot, UnderWay, Watch, Which};
 use crate::seeded::{self, Bug};
 
 /// Keys one connection may listen to. SDKs open a connection for every 3,000, or put all on one.
@@ -107,6 +110,8 @@ struct Watched {
     spelling: Spelling,
     /// Told of a change since it listened last: what it has now is not known.
     told: bool,
+    /// Told of a change, and has not looked since: it has neither listened to the config nor read it.
+    owes_look: bool,
 }
 
 /// Takes notifications to a client.
@@ -232,6 +237,21 @@ impl ConfigWatch {
         }
     }
 
+    /// The client has read a config over this connection, whether or not it listens to it: what it was told of
+    /// before needs no reminder.
+    pub fn has_read(&self, key: &ConfigKey) {
+        if let Some(watched) = self.inner().watched_mut(key) {
+            watched.owes_look = false;
+        }
+    }
+
+    /// True when the client was told of this config and has not looked at it since.
+    fn owes_look(&self, key: &ConfigKey) -> bool {
+        self.inner()
+            .watched_mut(key)
+            .is_some_and(|watched| watched.owes_look)
+    }
+
     /// Number of configs it listens to.
     pub fn len(&self) -> usize {
         self.inner().by_key.len()
@@ -248,9 +268,8 @@ impl ConfigWatch {
         key: &ConfigKey,
         courier: &C,
     ) -> Option<impl Future<Output = bool> + Send + 'static + use<C>> {
-        let inner = self.inner();
-        let slot = inner.by_key.get(key)?;
-        let watched = inner.watched.get(slot.0)?.as_ref()?;
+        let mut inner = self.inner();
+        let watched = inner.watched_mut(key)?;
         let namespace = watched.spelling.as_sent(&watched.key);
         Some(courier.carry(Notice { key, namespace }))
     }
@@ -281,6 +300,7 @@ impl Inner {
                 if let Some(Some(watched)) = self.watched.get_mut(slot.0) {
                     watched.spelling = entry.spelling.clone();
                     watched.told = false;
+                    watched.owes_look = false;
                     // One allocation for all who name it.
                     entry.key = watched.key.clone();
                 }
@@ -298,6 +318,7 @@ impl Inner {
                         key: entry.key.clone(),
                         spelling: entry.spelling.clone(),
                         told: false,
+                        owes_look: false,
                     });
                 }
                 true
@@ -307,6 +328,11 @@ impl Inner {
             self.asked = self.asked.max(Some(asked));
         }
         Ok(())
+    }
+
+    fn watched_mut(&mut self, key: &ConfigKey) -> Option<&mut Watched> {
+        let slot = self.by_key.get(key)?;
+        self.watched.get_mut(slot.0)?.as_mut()
     }
 
     /// True when the client has what it would see on this node.
@@ -332,6 +358,7 @@ impl Inner {
     fn tell(&mut self, slot: usize) -> Option<ConfigKey> {
         let watched = self.watched.get_mut(slot)?.as_mut()?;
         watched.told = true;
+        watched.owes_look = true;
         Some(watched.key.clone())
     }
 
@@ -347,6 +374,7 @@ impl Inner {
             }
         }
         watched.told = true;
+        watched.owes_look = true;
         Some(watched.key.clone())
     }
 }
@@ -422,6 +450,7 @@ async fn deliver(
     pushes: &metrics::Pushes,
 ) -> Unresponsive {
     let (mut outbox, mut under_way) = (Outbox::default(), UnderWay::default());
+    let mut reminders = Reminders::default();
     loop {
         while let Some((key, since)) = outbox.take() {
             match watch.carry(&key, courier) {
@@ -436,16 +465,17 @@ async fn deliver(
             }
         }
         pushes.retried.fetch_add(outbox.take_retries(), Relaxed);
-        let rest_ends = outbox.wakes_at();
+        let (rest_ends, reminds_at) = (outbox.wakes_at(), reminders.wakes_at());
         tokio::select! {
             due = watch.session.due() => {
                 watch.answered().await;
                 prove(truth, watch).await;
-                note(truth, watch, due, &mut outbox).await;
+                note(truth, watch, due, &mut outbox, &mut reminders).await;
             }
             ended = under_way.ended() => for (key, taken) in ended {
                 if taken {
                     outbox.acked(&key);
+                    reminders.told(&key, clock::now());
                 } else if !watch.inner().by_key.contains_key(&key) {
                     outbox.drop_sent(&key);
                 } else if outbox.failed(&key, clock::now()) == Failed::GiveUp {
@@ -456,8 +486,26 @@ async fn deliver(
             () = tokio::time::sleep_until(rest_ends.unwrap_or_else(clock::now)), if rest_ends.is_some() => {
                 outbox.wake(clock::now());
             }
+            () = tokio::time::sleep_until(reminds_at.unwrap_or_else(clock::now)), if reminds_at.is_some() => {
+                watch.answered().await;
+                pushes.retried.fetch_add(remind(watch, &mut outbox, &mut reminders), Relaxed);
+            }
         }
     }
+}
+
+/// Has the client told again of what it has not looked at; how many times.
+fn remind(watch: &ConfigWatch, outbox: &mut Outbox<ConfigKey>, reminders: &mut Reminders<ConfigKey>) -> u64 {
+    let now = clock::now();
+    while let Some(key) = reminders.take(now) {
+        if watch.owes_look(&key) {
+            outbox.mark(key, now);
+            reminders.rest(now);
+            return 1;
+        }
+        reminders.forget(&key);
+    }
+    0
 }
 
 /// Returns once this node is at least as new as whatever the client has said that it has.
@@ -475,12 +523,19 @@ async fn prove(truth: &impl Truth, watch: &ConfigWatch) {
 }
 
 /// Puts what is due into the outbox.
-async fn note(truth: &impl Truth, watch: &ConfigWatch, due: Due<Slot>, outbox: &mut Outbox<ConfigKey>) {
+async fn note(
+    truth: &impl Truth,
+    watch: &ConfigWatch,
+    due: Due<Slot>,
+    outbox: &mut Outbox<ConfigKey>,
+    reminders: &mut Reminders<ConfigKey>,
+) {
     match due.which {
         Which::Some(slots) => {
             let mut inner = watch.inner();
             for slot in slots {
                 if let Some(key) = inner.tell(slot.0) {
+                    reminders.forget(&key);
                     outbox.mark(key, due.since);
                 }
             }
@@ -493,6 +548,7 @@ async fn note(truth: &impl Truth, watch: &ConfigWatch, due: Due<Slot>, outbox: &
                     end = inner.watched.len();
                     for slot in from..end.min(from + KEYS_PER_TURN) {
                         if let Some(key) = inner.tell_if_doubtful(truth, slot) {
+                            reminders.forget(&key);
                             outbox.mark(key, due.since);
                         }
                     }

@@ -69,6 +69,8 @@ async fn read(call: &Call, request: &ConfigQueryRequest<'_>) -> Result<Option<Re
     if is_linearizable {
         services.catch_up().await?;
     }
+    // Before it is read: a change in between is told, and not taken for read.
+    listen::has_read(call, &key);
     Ok(services.read(&key, tag, &client(call)))
 }
 

@@ -13,6 +13,8 @@ use crate::model::Md5;
 use crate::service::config::Name;
 use crate::state::Event;
 
+mod reminded;
+
 fn soon() -> Instant {
     clock::now() + LISTEN_WITHIN
 }
@@ -333,6 +335,7 @@ async fn a_key_that_is_never_acknowledged_holds_up_no_other_one() {
             node.publish("b", content);
             settle().await;
         }
+        assert_eq!(listens(&node, &watch, &[("b", "3")]).await, names(&[]));
         tokio::time::sleep(Duration::from_secs(40)).await;
         let mut told: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for (at, name, _) in client.told.lock().unwrap().drain(..) {

@@ -17,6 +17,7 @@ use crate::cluster::BoxFuture;
 use crate::config::Seen;
 use crate::grpc::connection::Client;
 use crate::grpc::dispatch::{Answer, Call, Failure, Row, bad_body};
+use crate::model::ConfigKey;
 use crate::service::listen::Listened;
 use crate::service::watch::{ConfigWatch, Courier, Notice};
 
@@ -74,6 +75,13 @@ fn render(changed: &[Listened]) -> ConfigChangeBatchListenResponse<'_> {
     ConfigChangeBatchListenResponse {
         changed_configs: changed.collect(),
         ..ConfigChangeBatchListenResponse::ok()
+    }
+}
+
+/// The client has read a config over its connection.
+pub(super) fn has_read(call: &Call, key: &ConfigKey) {
+    if let Some(listening) = call.client.find_extension::<Listening>() {
+        listening.watch.has_read(key);
     }
 }
 
