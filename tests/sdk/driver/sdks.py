@@ -235,8 +235,7 @@ ALL = [
     # Its poll waits twice as long after each refusal.
     Java1("java1", "1.4.8", HTTP, quirks={"full task": FULL_TASK, "again": 60}),
     Go("go", "2.3.5", {**GRPC, **OLD},
-       # Of several notifications at once it forgets those that come while it asks about the first.
-       quirks={"removal": NOT_TOLD, "bulk": 6, "one at a time": True, "unbatch": NO_BATCH}),
+       quirks={"removal": NOT_TOLD, "bulk": 6, "unbatch": NO_BATCH}),
     Python("python3", "3.2.0", {**GRPC, **OLD, "9m": FOUR_MIB}, quirks={"bulk": 6, "compares": COMPARES, "pick": NO_PICK, "redo": 35}),
     # What was registered and subscribed it does again every 30 s, whenever it reconnected. In 2.0 it sees a broken
     # connection only by its health check, which comes after 5 s to 10 s.
