@@ -48,7 +48,8 @@ THROUGH = {
     ("pushed-empty", "subscribe"): POLLS,
     ("pushed-empty", "gone"): POLLS,
     ("pushed-empty", "n-kill"): POLLS,
-    ("pushed-empty", "n-rolling"): POLLS,
+    # It subscribes again every 30 s and has the answer then.
+    ("pushed-empty", "n-rolling"): (*POLLS, "redo"),
     ("one-takes-all", "owners"): POLLS,
     # What beats is kept by the other nodes for its own time.
     ("no-grace", "n-both"): POLLS,

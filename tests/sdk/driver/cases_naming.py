@@ -100,7 +100,8 @@ def idle(run):
     told = len(watch.lists())
     for _ in range(5):
         a.register(shop, one)
-    time.sleep(3)
+    # Node would hear of it by its next poll.
+    time.sleep(run.sdk.told)
     equal(len(watch.lists()), told, "lists told while nothing changed")
 
 
