@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::naming::bugs::{Bug, has};
-use crate::naming::{BUCKETS, Batch, Bucket, Digest, Origin, Refused, Registry, Revision};
+use crate::naming::{BUCKETS, Batch, Bucket, Digest, Dropped, Origin, Refused, Registry, Revision};
 
 use super::message::{Heard, Message};
 
@@ -572,12 +572,15 @@ impl Distro {
             let grace_ms = if has(Bug::NoGrace) { 0 } else { GRACE_MS };
             if now_ms >= since + grace_ms && self.sees_majority() && !has(Bug::GraceNeverEnds) {
                 self.given_up.insert(origin.node, origin.boot);
-                if registry.drop_origin(now_ms, origin) {
-                    self.absent.remove(&origin);
-                } else {
+                match registry.drop_origin(now_ms, origin) {
+                    Dropped::All => drop(self.absent.remove(&origin)),
+                    // The next poll goes on.
+                    Dropped::More => {}
                     // What is left is looked at again before long.
-                    self.absent
-                        .insert(origin, (now_ms + VERIFY_MS).saturating_sub(GRACE_MS));
+                    Dropped::Covering => {
+                        let again = (now_ms + VERIFY_MS).saturating_sub(GRACE_MS);
+                        self.absent.insert(origin, again);
+                    }
                 }
             }
         }

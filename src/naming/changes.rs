@@ -9,6 +9,9 @@ use super::record::{RecordKey, Revision};
 /// of them is sent everything instead.
 const GONE_MAX: usize = 100_000;
 
+/// Of removals that are of no use any more so many are forgotten at a time.
+const FORGET_COUNT: usize = 2_000;
+
 /// Numbers of buckets of a digest: two thousand bytes confirm a million records.
 pub const BUCKETS: usize = 256;
 
@@ -64,9 +67,9 @@ impl Changes {
         }
     }
 
-    /// Forgets removals that every peer has confirmed.
+    /// Forgets removals that every peer has confirmed: some of them, if there are many.
     pub(super) fn confirmed(&mut self, by_all: Revision) {
-        let confirmed: Vec<_> = self.gone.range(..=by_all).copied().collect();
+        let confirmed: Vec<_> = self.gone.range(..=by_all).take(FORGET_COUNT).copied().collect();
         for revision in confirmed {
             self.forget(revision);
         }

@@ -1,8 +1,10 @@
 //! What time does to the registry.
 
 use super::bugs::{Bug, has};
+use super::changes::BUCKETS;
 use super::record::{Body, Owner, Record, RecordKey};
 use super::registry::{Registry, Timer};
+use super::service::Entry;
 
 /// A timer waits no longer than this and looks again: what it is for may be gone long before, ms.
 pub(super) const TIMER_MAX_MS: u64 = 60_000;
@@ -10,21 +12,23 @@ pub(super) const TIMER_MAX_MS: u64 = 60_000;
 const EMPTY_SERVICE_MS: u64 = 60_000;
 /// How often a tombstone that not every member has confirmed is looked at again, ms.
 const TOMBSTONE_AGAIN_MS: u64 = 5_000;
+/// Deadlines that are looked at in one go, some 3 µs each where something comes of it.
+const DEADLINES_COUNT: usize = 1_000;
 /// Nothing keeps a tombstone longer, ms.
 pub(super) const TOMBSTONE_MAX_MS: u64 = 3_600_000;
 
 impl Record {
-    /// When a record that is kept alive by beats, or a tombstone, has to be looked at, monotonic ms.
-    pub(super) fn due_ms(&self) -> u64 {
-        self.heard_ms
-            + match &self.body {
-                Body::Live {
-                    instance,
-                    healthy: true,
-                } => instance.beat_timeout_ms().min(instance.delete_timeout_ms()),
-                Body::Live { instance, .. } => instance.delete_timeout_ms(),
-                Body::Tombstone { keep_ms } => *keep_ms,
-            }
+    /// For how long after its last sign of life a record that is kept alive by beats, or a tombstone, need not
+    /// be looked at, ms.
+    pub(super) fn rests_ms(&self) -> u64 {
+        match &self.body {
+            Body::Live {
+                instance,
+                healthy: true,
+            } => instance.beat_timeout_ms().min(instance.delete_timeout_ms()),
+            Body::Live { instance, .. } => instance.delete_timeout_ms(),
+            Body::Tombstone { keep_ms } => *keep_ms,
+        }
     }
 }
 
@@ -37,17 +41,38 @@ enum Verdict {
 
 impl Registry {
     /// Lets time pass: instances whose beats stay away turn unhealthy and go, tombstones are forgotten. To
-    /// be called every 100 ms or so.
-    pub fn tick(&mut self, now_ms: u64) {
-        for timer in self.timers.take_due(now_ms) {
+    /// be called every 100 ms or so; true: more is due already, call it again soon.
+    pub fn tick(&mut self, now_ms: u64) -> bool {
+        let due = self.timers.take_due(now_ms, DEADLINES_COUNT);
+        let more = due.len() == DEADLINES_COUNT;
+        for timer in due {
             self.ring(now_ms, timer);
+        }
+        more
+    }
+
+    /// Forgets the services of one bucket that stay empty.
+    pub fn sweep_bucket(&mut self, now_ms: u64, bucket: usize) {
+        if let Some(before) = now_ms.checked_sub(EMPTY_SERVICE_MS) {
+            self.forget_empty(bucket, before);
         }
     }
 
-    /// Forgets services that stay empty; looks at all of them, so once in a while is often enough.
+    /// Forgets what stays empty in all buckets, and gives memory back that a burst has left. Looks at all services:
+    /// whoever must not be held up for so long calls [`Registry::sweep_bucket`] again and again, and
+    /// [`Registry::shrink`].
     pub fn sweep(&mut self, now_ms: u64) {
-        if let Some(before) = now_ms.checked_sub(EMPTY_SERVICE_MS) {
-            self.forget_empty(before);
+        for bucket in 0..BUCKETS {
+            self.sweep_bucket(now_ms, bucket);
+        }
+        self.shrink();
+    }
+
+    /// Gives memory back that a burst has left; nearly always there is none.
+    pub fn shrink(&mut self) {
+        self.own.shrink();
+        if self.connections.len() < self.connections.capacity() / 4 {
+            self.connections.shrink_to(self.connections.len() * 2);
         }
     }
 
@@ -55,18 +80,16 @@ impl Registry {
     /// its client can find the node that hears it now. What is covered by a tombstone has no client: its time
     /// runs on, so that it is gone before the tombstone is.
     pub fn renew_deadlines(&mut self, now_ms: u64) {
-        let me = self.me;
-        for service in self.services.values_mut() {
-            for entry in service.entries.values_mut() {
-                if !entry.winner().is_some_and(Record::is_live) {
-                    continue;
-                }
-                if let Some(record) = entry.record_mut(me, &Owner::Beats)
-                    && record.is_live()
-                {
-                    record.heard_ms = now_ms;
-                }
-            }
+        // There may be a million of them: their timers find it.
+        self.renewed_ms = now_ms;
+    }
+
+    /// The last sign of life of a record, or what stands for one.
+    fn counts_from_ms(&self, entry: &Entry, record: &Record) -> u64 {
+        let renewed = record.is_live() && entry.winner().is_some_and(Record::is_live);
+        match renewed {
+            true => record.heard_ms.max(self.renewed_ms),
+            false => record.heard_ms,
         }
     }
 
@@ -78,22 +101,26 @@ impl Registry {
         else {
             return;
         };
-        let Some(record) = self.own_record(&service, &endpoint, &Owner::Beats) else {
+        let Some(entry) = self.entry(&service, &endpoint) else {
+            return;
+        };
+        let Some(record) = entry.record(self.me, &Owner::Beats) else {
             return;
         };
         if record.timer_ms != at_ms {
             return;
         }
-        let again_ms = match self.verdict(now_ms, record) {
+        let from_ms = self.counts_from_ms(entry, record);
+        let again_ms = match self.verdict(now_ms, from_ms, record) {
             Verdict::Later(at_ms) => at_ms,
             Verdict::Gone => return self.remove_own(now_ms, &service, &endpoint, &Owner::Beats),
             Verdict::Unhealthy => {
-                let (mut stamp, at_ms, body) = (record.stamp, record.heard_ms, record.body.clone());
+                let (mut stamp, body) = (record.stamp, record.body.clone());
                 if has(Bug::TimerDrawsStamp) {
                     stamp = self.clock.now(now_ms);
                 }
                 let Body::Live { instance, .. } = body else { return };
-                let at_ms = at_ms + instance.delete_timeout_ms();
+                let at_ms = from_ms + instance.delete_timeout_ms();
                 let body = Body::Live {
                     instance,
                     healthy: false,
@@ -118,8 +145,9 @@ impl Registry {
         }
     }
 
-    fn verdict(&self, now_ms: u64, record: &Record) -> Verdict {
-        let due_ms = record.due_ms();
+    /// What comes of a record whose last sign of life counts from then.
+    fn verdict(&self, now_ms: u64, from_ms: u64, record: &Record) -> Verdict {
+        let due_ms = from_ms + record.rests_ms();
         if due_ms > now_ms {
             return Verdict::Later(due_ms);
         }
@@ -127,7 +155,7 @@ impl Registry {
             Body::Live {
                 instance,
                 healthy: true,
-            } if now_ms < record.heard_ms + instance.delete_timeout_ms() => Verdict::Unhealthy,
+            } if now_ms < from_ms + instance.delete_timeout_ms() => Verdict::Unhealthy,
             Body::Live { .. } => Verdict::Gone,
             Body::Tombstone { .. }
                 if record.revision > self.confirmed_by_all

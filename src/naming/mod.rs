@@ -24,6 +24,7 @@ mod registry;
 mod replica;
 mod replicated;
 mod service;
+mod services;
 mod stamp;
 mod view;
 mod wheel;
@@ -37,11 +38,11 @@ pub use overlay::{
 };
 pub use record::{Body, Origin, Owner, Record, RecordKey, Revision};
 pub use registry::{Beat, Event, Kind, Registry, WrongKind};
-pub use replica::{Batch, Bucket, Delta, Refused};
+pub use replica::{Batch, Bucket, Delta, Dropped, Refused};
 pub use replicated::{Refusal, Replicated};
 pub use service::{Persistent, Seen};
 pub use stamp::{Stamp, StampClock};
-pub use view::{Filter, Tally, View};
+pub use view::{Filter, Tally, View, Whole};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The records of this node: what they are about, and how they change.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use crate::model::{Endpoint, ServiceKey};
 
@@ -8,8 +9,10 @@ use super::bugs::{Bug, has};
 use super::changes::bucket_of;
 use super::expiry::TIMER_MAX_MS;
 use super::record::{Body, Owner, Record, RecordKey};
-use super::registry::{Registry, Timer};
+use super::registry::{Registry, Shown, Timer};
+use super::service::Service;
 use super::stamp::Stamp;
+use super::wheel::Wheel;
 
 /// Names a record of this node in four bytes. A record keeps its id as long as it is there; afterwards
 /// another one may get it.
@@ -26,12 +29,16 @@ impl RecordId {
 #[derive(Debug, Default)]
 pub(super) struct Own {
     keys: Vec<Option<RecordKey>>,
-    free: Vec<RecordId>,
+    /// Places without a record; the lowest is taken first, so that what a burst leaves is behind all others.
+    free: BinaryHeap<Reverse<RecordId>>,
 }
+
+/// So many places that nobody uses are no reason to give memory back.
+const SPARE: usize = 4_096;
 
 impl Own {
     fn add(&mut self, key: RecordKey) -> RecordId {
-        if let Some(id) = self.free.pop()
+        if let Some(Reverse(id)) = self.free.pop()
             && let Some(slot) = self.keys.get_mut(id.0 as usize)
         {
             *slot = Some(key);
@@ -45,13 +52,32 @@ impl Own {
 
     fn remove(&mut self, id: RecordId) -> Option<RecordKey> {
         let key = self.keys.get_mut(id.0 as usize)?.take()?;
-        self.free.push(id);
+        self.free.push(Reverse(id));
         Some(key)
     }
 
     /// What a record is about; `None` for one that is not there any more.
     pub(super) fn get(&self, id: RecordId) -> Option<&RecordKey> {
         self.keys.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Gives back the places behind the last record, if they are many.
+    pub(super) fn shrink(&mut self) {
+        if self.free.len() < SPARE.max(self.keys.len() / 2) {
+            return;
+        }
+        let last = self.keys.iter().rposition(Option::is_some);
+        let len = last.map_or(0, |last| last + 1);
+        self.keys.truncate(len);
+        self.keys.shrink_to_fit();
+        self.free.retain(|Reverse(id)| (id.0 as usize) < len);
+        self.free.shrink_to_fit();
+    }
+
+    /// Places that take memory.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.keys.capacity()
     }
 
     /// Records that are there.
@@ -111,19 +137,23 @@ impl Registry {
         body: Body,
     ) {
         let me = self.me;
-        let before = self.own_record(service, endpoint, owner).cloned();
-        let id = match &before {
+        let (key, begun) = (service, self.clock.now(now_ms));
+        let new = || Service::new(key.clone(), now_ms, begun);
+        let service = self.services.get_or_insert(key, new);
+        let known = service.entries.get_key_value(endpoint);
+        let before = known.and_then(|(_, entry)| entry.record(me, owner));
+        let id = match before {
             Some(before) => before.id,
-            None => {
-                let key = self.key_of(now_ms, service, endpoint, owner);
-                self.own.add(key)
-            }
+            // In the texts that the registry holds already.
+            None => self.own.add(RecordKey {
+                service: service.key.clone(),
+                endpoint: known.map_or(endpoint, |(known, _)| known).clone(),
+                owner: owner.clone(),
+            }),
         };
-        let revision = self
-            .changes
-            .written(id, before.as_ref().map(|record| record.revision));
+        let revision = self.changes.written(id, before.map(|record| record.revision));
         // A timer that turns a record unhealthy is no sign of life.
-        let heard_ms = match &before {
+        let heard_ms = match before {
             Some(record) if record.stamp == stamp => record.heard_ms,
             _ => now_ms,
         };
@@ -135,43 +165,28 @@ impl Registry {
             revision,
             body,
             heard_ms,
-            timer_ms: before.as_ref().map_or(u64::MAX, |record| record.timer_ms),
+            timer_ms: before.map_or(u64::MAX, |record| record.timer_ms),
         };
         self.tombstones += usize::from(!record.is_live());
-        let bucket = bucket_of(service);
-        if let Some(before) = &before {
+        let bucket = bucket_of(key);
+        if let Some(before) = before {
             self.tombstones -= usize::from(!before.is_live());
-            self.digest.toggle(bucket, before.digest(service, endpoint));
+            self.digest.toggle(bucket, before.digest(key, endpoint));
         }
-        self.digest.toggle(bucket, record.digest(service, endpoint));
+        self.digest.toggle(bucket, record.digest(key, endpoint));
         match owner {
-            Owner::Beats => self.arm(now_ms, &mut record),
-            Owner::Connection(connection) => {
-                self.connections.entry(connection.clone()).or_default().insert(id);
-            }
+            Owner::Beats => arm(&mut self.timers, now_ms, &mut record),
+            Owner::Connection(connection) => match self.connections.get_mut(connection) {
+                Some(kept) => drop(kept.insert(id)),
+                None => drop(self.connections.insert(connection.clone(), BTreeSet::from([id]))),
+            },
         }
-        self.edit(now_ms, service, endpoint, stamp, |entry| entry.put(record));
-    }
-
-    /// The key of a new record, in the texts that the registry holds already.
-    fn key_of(&mut self, now_ms: u64, service: &ServiceKey, endpoint: &Endpoint, owner: &Owner) -> RecordKey {
-        let service = self.service_mut(now_ms, service);
-        let known = service.entries.get_key_value(endpoint);
-        RecordKey {
-            service: service.key.clone(),
-            endpoint: known.map_or(endpoint, |(known, _)| known).clone(),
-            owner: owner.clone(),
-        }
-    }
-
-    /// Has the record looked at when it is due; a timer that rings earlier will do.
-    fn arm(&mut self, now_ms: u64, record: &mut Record) {
-        let at_ms = record.due_ms().min(now_ms + TIMER_MAX_MS);
-        if at_ms < record.timer_ms {
-            record.timer_ms = at_ms;
-            let record = record.id;
-            self.timers.set(at_ms, Timer { record, at_ms });
-        }
+        let mut shown = Shown {
+            listed: &mut self.listed,
+            events: &mut self.events,
+            clock: &mut self.clock,
+        };
+        shown.edit(now_ms, service, endpoint, stamp, |entry| entry.put(record));
     }
 
     /// Takes this node's record away.
@@ -204,5 +219,15 @@ impl Registry {
                 record.origin != me || (record.owner != *owner && !has(Bug::DisconnectTakesAll))
             });
         });
+    }
+}
+
+/// Has the record looked at when it is due; a timer that rings earlier will do.
+fn arm(timers: &mut Wheel<Timer>, now_ms: u64, record: &mut Record) {
+    let at_ms = (record.heard_ms + record.rests_ms()).min(now_ms + TIMER_MAX_MS);
+    if at_ms < record.timer_ms {
+        record.timer_ms = at_ms;
+        let record = record.id;
+        timers.set(at_ms, Timer { record, at_ms });
     }
 }

@@ -8,6 +8,9 @@ use super::instance::Instance;
 use super::own::RecordId;
 use super::stamp::Stamp;
 
+/// What is digested of a record is no longer than this, nearly always.
+const DIGESTED_BYTES: usize = 320;
+
 /// A node since one of its starts. It alone changes the records that carry its name, so there is one
 /// writer per record and nothing to merge. Nobody adopts the records of its own earlier boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,11 +98,12 @@ impl Record {
 
     /// A number that differs, all but surely, where anything that is replicated of two records differs.
     pub fn digest(&self, service: &ServiceKey, endpoint: &Endpoint) -> u64 {
-        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        // Gathered first: hashing piece by piece costs five times as much.
+        let mut bytes = Vec::with_capacity(DIGESTED_BYTES);
         // A length before each text, so that no two lists of texts look alike.
         let mut text = |text: &str| {
-            hash.update(&(text.len() as u64).to_le_bytes());
-            hash.update(text.as_bytes());
+            bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(text.as_bytes());
         };
         text(service.namespace());
         text(service.grouped());
@@ -130,8 +134,46 @@ impl Record {
             number,
         ];
         for number in numbers {
-            hash.update(&number.to_le_bytes());
+            bytes.extend_from_slice(&number.to_le_bytes());
         }
-        hash.digest()
+        xxhash_rust::xxh3::xxh3_64(&bytes)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::NamespaceId;
+
+    #[test]
+    fn digests_are_the_same_for_ever() {
+        // Nodes of different versions compare them.
+        let service = ServiceKey::new(&NamespaceId::new("dev"), "g", "shop");
+        let endpoint = Endpoint::new("10.0.0.1", 8_080, "c");
+        let record = |owner, body| Record {
+            origin: Origin { node: 1, boot: 2 },
+            id: RecordId::NONE,
+            owner,
+            stamp: Stamp(3),
+            revision: Revision(4),
+            body,
+            heard_ms: 5,
+            timer_ms: 6,
+        };
+        let instance = Arc::new(Instance {
+            weight: 2.5,
+            enabled: true,
+            metadata: [("a", "x".repeat(400))].into_iter().collect(),
+        });
+        let live = Body::Live {
+            instance,
+            healthy: true,
+        };
+        let live = record(Owner::Connection("17_1.2.3.4_5".into()), live);
+        let tombstone = record(Owner::Beats, Body::Tombstone { keep_ms: 7 });
+        let digests = [live, tombstone].map(|record| record.digest(&service, &endpoint));
+        assert_eq!(digests, EXPECTED);
+    }
+
+    const EXPECTED: [u64; 2] = [1_529_057_447_967_296_417, 16_826_917_015_780_965_578];
 }

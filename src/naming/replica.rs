@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::model::{Endpoint, ServiceKey};
 
 use super::bugs::{Bug, has};
-use super::changes::{Change, Digest, bucket_of};
+use super::changes::{BUCKETS, Change, Digest, bucket_of};
 use super::own::RecordId;
 use super::record::{Body, Origin, Record, RecordKey, Revision};
 use super::registry::{Event, Registry};
@@ -25,7 +25,25 @@ pub(super) struct Copies {
     pub(super) floor: Revision,
     pub(super) digest: Digest,
     pub(super) records: usize,
+    /// While they are being dropped: the bucket to go on with, and the floor. Meanwhile that is 0: what is not here
+    /// of them says nothing to anybody.
+    dropping: Option<(usize, Revision)>,
 }
+
+/// How far [`Registry::drop_origin`] has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// Nothing is left.
+    All,
+    /// There is more to drop: call it again soon.
+    More,
+    /// What is left covers something: call it again later.
+    Covering,
+}
+
+/// Records of an origin that are dropped at a time, before the bucket is looked at in which this was reached:
+/// some 3 µs each.
+const DROP_COUNT: usize = 1_000;
 
 /// One change, on its way.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,12 +146,8 @@ impl Registry {
 
     /// All records of an origin, this node or another, in a bucket.
     pub fn bucket(&self, origin: Origin, bucket: usize) -> Bucket {
-        let services = self
-            .services
-            .values()
-            .filter(|service| bucket_of(&service.key) == bucket);
         let mut deltas = Vec::new();
-        for service in services {
+        for service in self.services.in_bucket(bucket) {
             for (endpoint, entry) in &service.entries {
                 for record in entry.records.iter().filter(|record| record.origin == origin) {
                     let key = RecordKey {
@@ -197,16 +211,12 @@ impl Registry {
             return Err(Refused::Gap { floor });
         }
         for delta in batch.deltas {
-            let key = &delta.key;
-            let known = self
-                .entry(&key.service, &key.endpoint)
-                .and_then(|entry| entry.record(batch.origin, &key.owner))
-                .map_or(floor, |record| record.revision);
-            if delta.revision > known {
-                self.write_copy(now_ms, batch.origin, delta);
-            }
+            self.write_copy(now_ms, batch.origin, delta, |known, change| {
+                change > known.unwrap_or(floor)
+            });
         }
         let copies = self.copies.entry(batch.origin).or_default();
+        copies.dropping = None;
         copies.floor = copies.floor.max(batch.through);
         Ok(copies.floor)
     }
@@ -220,7 +230,7 @@ impl Registry {
         self.admit(bucket.origin)?;
         let origin = bucket.origin;
         let listed: HashSet<&RecordKey> = bucket.deltas.iter().map(|delta| &delta.key).collect();
-        let copied = self.copied(origin, Some(bucket.bucket));
+        let copied = self.copied(origin, bucket.bucket);
         let stale: Vec<_> = copied
             .filter(|(key, revision)| *revision <= bucket.through && !listed.contains(key))
             .map(|(key, _)| key)
@@ -233,17 +243,13 @@ impl Registry {
             if bucket_of(&delta.key.service) != bucket.bucket {
                 continue;
             }
-            let known = self
-                .entry(&delta.key.service, &delta.key.endpoint)
-                .and_then(|entry| entry.record(origin, &delta.key.owner))
-                .map(|record| record.revision);
-            // What is not here and not above what is known beyond this bucket was removed meanwhile.
-            let late = known.is_none() && bucket.through < floor && delta.revision <= floor;
-            if !late && known.is_none_or(|known| known <= delta.revision) {
-                self.write_copy(now_ms, origin, delta);
-            }
+            self.write_copy(now_ms, origin, delta, |known, change| match known {
+                Some(known) => known <= change,
+                // What is not here and not above what is known beyond this bucket was removed meanwhile.
+                None => bucket.through >= floor || change > floor,
+            });
         }
-        self.copies.entry(origin).or_default();
+        self.copies.entry(origin).or_default().dropping = None;
         Ok(())
     }
 
@@ -254,16 +260,47 @@ impl Registry {
         }
         // None of them may have held anything.
         let copies = self.copies.entry(origin).or_default();
+        copies.dropping = None;
         copies.floor = copies.floor.max(through);
     }
 
     /// Forgets the records of another origin: it is gone for good, or has begun anew. A tombstone stays as
-    /// long as there is something that it covers; true when nothing was left.
-    pub fn drop_origin(&mut self, now_ms: u64, origin: Origin) -> bool {
-        if origin == self.me || !self.copies.contains_key(&origin) {
-            return true;
+    /// long as there is something that it covers. Of many records some are forgotten at a time.
+    pub fn drop_origin(&mut self, now_ms: u64, origin: Origin) -> Dropped {
+        if origin == self.me {
+            return Dropped::All;
         }
-        let keys: Vec<_> = self.copied(origin, None).map(|(key, _)| key).collect();
+        let Some(copies) = self.copies.get_mut(&origin) else {
+            return Dropped::All;
+        };
+        let (from, floor) = copies.dropping.take().unwrap_or((0, copies.floor));
+        copies.floor = Revision::default();
+        let mut dropped = 0;
+        for bucket in from..BUCKETS {
+            if dropped >= DROP_COUNT {
+                if let Some(copies) = self.copies.get_mut(&origin) {
+                    copies.dropping = Some((bucket, floor));
+                }
+                return Dropped::More;
+            }
+            dropped += self.drop_bucket(now_ms, origin, bucket);
+        }
+        match self.copies.get_mut(&origin) {
+            Some(copies) if copies.records > 0 => {
+                copies.floor = floor;
+                Dropped::Covering
+            }
+            _ => {
+                self.copies.remove(&origin);
+                Dropped::All
+            }
+        }
+    }
+
+    /// Forgets another origin's records in a bucket, but for what covers something; says how many there were.
+    fn drop_bucket(&mut self, now_ms: u64, origin: Origin, bucket: usize) -> usize {
+        let keys: Vec<_> = self.copied(origin, bucket).map(|(key, _)| key).collect();
+        let count = keys.len();
         for key in keys {
             if !self.covers_something(origin, &key) {
                 let before = self.version(&key.service);
@@ -273,11 +310,7 @@ impl Registry {
                 }
             }
         }
-        let done = self.copies.get(&origin).is_none_or(|copies| copies.records == 0);
-        if done {
-            self.copies.remove(&origin);
-        }
-        done
+        count
     }
 
     /// Services that this node alone has changed, and not by an act that others hear of: each node drops what
@@ -323,11 +356,9 @@ impl Registry {
         Ok(())
     }
 
-    /// Records of another origin, in one bucket or all.
-    fn copied(&self, origin: Origin, bucket: Option<usize>) -> impl Iterator<Item = (RecordKey, Revision)> {
-        let services = self.services.values();
-        let services =
-            services.filter(move |service| bucket.is_none_or(|bucket| bucket_of(&service.key) == bucket));
+    /// Records of another origin in a bucket.
+    fn copied(&self, origin: Origin, bucket: usize) -> impl Iterator<Item = (RecordKey, Revision)> {
+        let services = self.services.in_bucket(bucket);
         services.flat_map(move |service| {
             service.entries.iter().flat_map(move |(endpoint, entry)| {
                 let records = entry.records.iter().filter(move |record| record.origin == origin);
@@ -343,16 +374,31 @@ impl Registry {
         })
     }
 
-    fn write_copy(&mut self, now_ms: u64, origin: Origin, delta: Delta) {
+    /// Takes a change of another node's record if `is_news`, which is told the revision of what is known of the
+    /// record and that of the change.
+    fn write_copy(
+        &mut self,
+        now_ms: u64,
+        origin: Origin,
+        delta: Delta,
+        is_news: impl FnOnce(Option<Revision>, Revision) -> bool,
+    ) {
         let Delta {
             key,
             revision,
             written,
             service_stamp,
         } = delta;
+        let before = self
+            .entry(&key.service, &key.endpoint)
+            .and_then(|entry| entry.record(origin, &key.owner));
+        if !is_news(before.map(|record| record.revision), revision) {
+            return;
+        }
         let Some((stamp, body)) = written else {
             return self.remove_copy(now_ms, origin, &key);
         };
+        let before = before.map(|record| record.digest(&key.service, &key.endpoint));
         self.clock.hear(now_ms, stamp);
         let covers = matches!(body, Body::Tombstone { .. });
         let record = Record {
@@ -366,10 +412,6 @@ impl Registry {
             timer_ms: u64::MAX,
         };
         let digest = record.digest(&key.service, &key.endpoint);
-        let before = self
-            .entry(&key.service, &key.endpoint)
-            .and_then(|entry| entry.record(origin, &key.owner))
-            .map(|record| record.digest(&key.service, &key.endpoint));
         let copies = self.copies.entry(origin).or_default();
         let bucket = bucket_of(&key.service);
         copies.digest.toggle(bucket, digest);

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use crate::model::{Endpoint, ServiceKey};
 
-use super::overlay::{ClusterMetadata, InstanceOverride, ServiceMetadata};
+use super::changes::{BUCKETS, bucket_of};
+use super::overlay::{ClusterMetadata, InstanceOverride, Overlay, ServiceMetadata};
 use super::registry::Registry;
 use super::service::Persistent;
+use super::stamp::Stamp;
 
 /// One value of the replicated state as it is from now on; `None`: it is gone. Telling the same twice
 /// changes nothing, so whoever is not sure tells it again.
@@ -71,6 +73,74 @@ pub enum Refusal {
 }
 
 impl Registry {
+    /// A persistent instance is there, or its health has changed; `None`: it was deregistered.
+    pub fn set_persistent(
+        &mut self,
+        now_ms: u64,
+        service: &ServiceKey,
+        endpoint: &Endpoint,
+        persistent: Option<Persistent>,
+    ) {
+        if persistent.is_some() || self.services.contains_key(service) {
+            self.edit(now_ms, service, endpoint, Stamp::default(), |entry| {
+                entry.persistent = persistent;
+            });
+        }
+    }
+
+    /// What is set for a service; `None`: nothing any more.
+    pub fn set_service(&mut self, now_ms: u64, service: &ServiceKey, set: Option<ServiceMetadata>) {
+        self.overlay_changed(now_ms, service, |overlay| {
+            let differs = overlay.service != set;
+            overlay.service = set;
+            differs
+        });
+    }
+
+    /// What is set for a cluster; `None`: nothing any more.
+    pub fn set_cluster(
+        &mut self,
+        now_ms: u64,
+        service: &ServiceKey,
+        cluster: &Arc<str>,
+        set: Option<ClusterMetadata>,
+    ) {
+        self.overlay_changed(now_ms, service, |overlay| {
+            let differs = overlay.clusters.get(cluster) != set.as_ref();
+            match set {
+                Some(set) => overlay.clusters.insert(Arc::clone(cluster), set),
+                None => overlay.clusters.remove(cluster),
+            };
+            differs
+        });
+    }
+
+    /// What is set for an instance; `None`: its client's word alone counts again.
+    pub fn set_override(
+        &mut self,
+        now_ms: u64,
+        service: &ServiceKey,
+        endpoint: &Endpoint,
+        set: Option<InstanceOverride>,
+    ) {
+        self.overlay_changed(now_ms, service, |overlay| {
+            let differs = overlay.instances.get(endpoint) != set.as_ref();
+            match set {
+                Some(set) => overlay.instances.insert(endpoint.clone(), set),
+                None => overlay.instances.remove(endpoint),
+            };
+            differs
+        });
+    }
+
+    /// `change` says whether anything differs.
+    fn overlay_changed(&mut self, now_ms: u64, key: &ServiceKey, change: impl FnOnce(&mut Overlay) -> bool) {
+        if change(&mut self.service_mut(now_ms, key).overlay) {
+            self.relist(key);
+            self.changed(now_ms, key, Stamp::default());
+        }
+    }
+
     /// Takes over what the replicated state says.
     pub fn feed(&mut self, now_ms: u64, change: &Replicated) {
         match change {
@@ -96,7 +166,14 @@ impl Registry {
     /// Puts these values in the place of all that the replicated state ever said: what is not among them
     /// is gone. Readers of what stays see no change.
     pub fn feed_all(&mut self, now_ms: u64, rows: impl IntoIterator<Item = Replicated>) {
-        let mut gone = self.replicated();
+        for (bucket, rows) in Replicated::by_bucket(rows).into_iter().enumerate() {
+            self.feed_bucket(now_ms, bucket, rows);
+        }
+    }
+
+    /// As [`Registry::feed_all`] for one bucket of [`Replicated::by_bucket`].
+    pub fn feed_bucket(&mut self, now_ms: u64, bucket: usize, rows: Vec<Replicated>) {
+        let mut gone = self.replicated(bucket);
         for row in rows {
             gone.remove(&row.place());
             self.feed(now_ms, &row);
@@ -112,11 +189,11 @@ impl Registry {
         service.is_none_or(|service| service.empty_since.is_some())
     }
 
-    /// Where this registry holds values of the replicated state.
-    fn replicated(&self) -> HashSet<Place> {
+    /// Where this registry holds values of the replicated state, in a bucket.
+    fn replicated(&self, bucket: usize) -> HashSet<Place> {
         let mut places = HashSet::new();
-        for (key, service) in &self.services {
-            let overlay = &service.overlay;
+        for service in self.services.in_bucket(bucket) {
+            let (key, overlay) = (&service.key, &service.overlay);
             if overlay.service.is_some() {
                 places.insert(Place::Service(key.clone()));
             }
@@ -166,6 +243,26 @@ impl Place {
 }
 
 impl Replicated {
+    /// Values by the bucket of their services.
+    pub fn by_bucket(rows: impl IntoIterator<Item = Replicated>) -> Vec<Vec<Replicated>> {
+        let mut buckets: Vec<Vec<Replicated>> = vec![Vec::new(); BUCKETS];
+        for row in rows {
+            if let Some(bucket) = buckets.get_mut(bucket_of(row.service())) {
+                bucket.push(row);
+            }
+        }
+        buckets
+    }
+
+    fn service(&self) -> &ServiceKey {
+        match self {
+            Replicated::Service { service, .. }
+            | Replicated::Cluster { service, .. }
+            | Replicated::Instance { service, .. }
+            | Replicated::Override { service, .. } => service,
+        }
+    }
+
     fn place(&self) -> Place {
         match self {
             Replicated::Service { service, .. } => Place::Service(service.clone()),

@@ -109,17 +109,27 @@ impl Service {
 
     /// Changes what is said about an endpoint; says whether readers see a difference.
     pub(super) fn edit(&mut self, endpoint: &Endpoint, now_ms: u64, edit: impl FnOnce(&mut Entry)) -> bool {
-        let before = self.seen(endpoint);
-        if !self.entries.contains_key(endpoint) {
-            self.entries.insert(endpoint.clone(), Entry::default());
-        }
-        if let Some(entry) = self.entries.get_mut(endpoint) {
-            edit(entry);
-            if entry.is_empty() {
-                self.entries.remove(endpoint);
+        let Service { entries, overlay, .. } = self;
+        let (before, after) = match entries.get_mut(endpoint) {
+            Some(entry) => {
+                let before = seen_of(overlay, endpoint, entry);
+                edit(entry);
+                let after = seen_of(overlay, endpoint, entry);
+                if entry.is_empty() {
+                    entries.remove(endpoint);
+                }
+                (before, after)
             }
-        }
-        let after = self.seen(endpoint);
+            None => {
+                let mut entry = Entry::default();
+                edit(&mut entry);
+                let after = seen_of(overlay, endpoint, &entry);
+                if !entry.is_empty() {
+                    entries.insert(endpoint.clone(), entry);
+                }
+                (None, after)
+            }
+        };
         self.live = self.live + usize::from(after.is_some()) - usize::from(before.is_some());
         self.empty_since = (self.live == 0).then(|| self.empty_since.unwrap_or(now_ms));
         before != after
@@ -132,31 +142,39 @@ impl Service {
 
     /// What readers see of an endpoint.
     pub(super) fn seen(&self, endpoint: &Endpoint) -> Option<Seen> {
-        let entry = self.entries.get(endpoint)?;
-        self.seen_of(endpoint, entry)
+        seen_of(&self.overlay, endpoint, self.entries.get(endpoint)?)
     }
 
-    fn seen_of(&self, endpoint: &Endpoint, entry: &Entry) -> Option<Seen> {
-        let (instance, healthy, ephemeral) =
-            match (entry.winner().map(|record| &record.body), &entry.persistent) {
-                (Some(Body::Live { instance, healthy }), _) => (instance, *healthy, true),
-                (_, Some(persistent)) => (&persistent.instance, persistent.healthy, false),
-                (Some(Body::Tombstone { .. }) | None, None) => return None,
-            };
-        let instance = match self.overlay.instances.get(endpoint) {
-            Some(set) => set.over(instance),
-            None => Arc::clone(instance),
-        };
-        Some(Seen {
-            instance,
-            healthy,
-            ephemeral,
+    /// True if instances are kept alive by their clients, by the first one that is seen; `None` without any.
+    pub(super) fn holds_ephemeral(&self) -> Option<bool> {
+        let mut entries = self.entries.values();
+        entries.find_map(|entry| match (entry.winner(), &entry.persistent) {
+            (Some(winner), _) if winner.is_live() => Some(true),
+            (_, persistent) => persistent.is_some().then_some(false),
         })
     }
 
     /// Instances that are there, with what readers see of them.
     pub(super) fn instances(&self) -> impl Iterator<Item = (&Endpoint, Seen)> {
         let entries = self.entries.iter();
-        entries.filter_map(|(endpoint, entry)| Some((endpoint, self.seen_of(endpoint, entry)?)))
+        entries.filter_map(|(endpoint, entry)| Some((endpoint, seen_of(&self.overlay, endpoint, entry)?)))
     }
+}
+
+fn seen_of(overlay: &Overlay, endpoint: &Endpoint, entry: &Entry) -> Option<Seen> {
+    let (instance, healthy, ephemeral) = match (entry.winner().map(|record| &record.body), &entry.persistent)
+    {
+        (Some(Body::Live { instance, healthy }), _) => (instance, *healthy, true),
+        (_, Some(persistent)) => (&persistent.instance, persistent.healthy, false),
+        (Some(Body::Tombstone { .. }) | None, None) => return None,
+    };
+    let instance = match overlay.instances.get(endpoint) {
+        Some(set) => set.over(instance),
+        None => Arc::clone(instance),
+    };
+    Some(Seen {
+        instance,
+        healthy,
+        ephemeral,
+    })
 }

@@ -6,6 +6,8 @@ use crate::model::{Endpoint, NamespaceId, ServiceKey};
 
 use super::*;
 
+mod many;
+
 const ME: Origin = Origin { node: 1, boot: 1 };
 const OTHER: Origin = Origin { node: 2, boot: 1 };
 
@@ -310,7 +312,7 @@ fn timers_do_not_pile_up() {
     }
     let mut taken = 0;
     for now_ms in (1_000..120_000).step_by(100) {
-        taken += registry.timers.take_due(now_ms).len();
+        taken += registry.timers.take_due(now_ms, usize::MAX).len();
     }
     assert!(taken <= 2, "{taken} timers for one instance");
 }

@@ -25,7 +25,8 @@ impl Filter {
                 .clusters
                 .split(',')
                 .any(|cluster| cluster.trim() == &*endpoint.cluster);
-        cluster && (seen.instance.enabled || self.with_disabled)
+        let healthy = seen.healthy || !self.healthy_only;
+        cluster && healthy && (seen.instance.enabled || self.with_disabled)
     }
 }
 
@@ -41,33 +42,73 @@ pub struct View {
 }
 
 impl Service {
+    /// See [`Whole::view`].
+    pub(super) fn view(&self, filter: &Filter) -> View {
+        let seen = self.instances();
+        let taken = seen.filter(|(endpoint, seen)| filter.takes(endpoint, seen));
+        let hosts = taken.map(|(endpoint, seen)| (endpoint.clone(), seen)).collect();
+        protected(self.stamp, self.protect_threshold(), hosts)
+    }
+
+    pub(super) fn whole(&self) -> Whole {
+        let seen = self.instances();
+        Whole {
+            stamp: self.stamp,
+            hosts: seen.map(|(endpoint, seen)| (endpoint.clone(), seen)).collect(),
+            threshold: self.protect_threshold(),
+        }
+    }
+
+    fn protect_threshold(&self) -> f64 {
+        let set = self.overlay.service.as_ref();
+        set.map_or(0.0, |set| set.protect_threshold)
+    }
+}
+
+/// All instances of a service that can be seen, of which each reader sees some. Taking it costs some handles for
+/// each instance; choosing and rendering, which cost a hundred times that, need no registry.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Whole {
+    stamp: Stamp,
+    /// Sorted by endpoint.
+    hosts: Vec<(Endpoint, Seen)>,
+    threshold: f64,
+}
+
+impl Whole {
     /// What a reader sees: cluster, enabled, healthy, then the protection threshold over what is left, in
     /// this order (Nacos 2.5 `ServiceUtil.selectInstancesWithHealthyProtection`). Unlike there a threshold
     /// of 0 never protects, so that a service whose instances are all ill is seen so.
-    pub(super) fn view(&self, filter: &Filter) -> View {
-        let mut hosts: Vec<(Endpoint, Seen)> = self
-            .instances()
-            .filter(|(endpoint, seen)| filter.takes(endpoint, seen) && (seen.healthy || !filter.healthy_only))
-            .map(|(endpoint, seen)| (endpoint.clone(), seen))
-            .collect();
-        let threshold = self
-            .overlay
-            .service
-            .as_ref()
-            .map_or(0.0, |set| set.protect_threshold);
-        let healthy = hosts.iter().filter(|(_, seen)| seen.healthy).count();
-        let share = healthy as f64 / hosts.len() as f64;
-        let reach_protection = threshold > 0.0 && !hosts.is_empty() && share <= threshold;
-        if reach_protection {
-            for (_, seen) in &mut hosts {
-                seen.healthy = true;
-            }
+    pub fn view(&self, filter: &Filter) -> View {
+        let taken = self.hosts.iter();
+        let taken = taken.filter(|(endpoint, seen)| filter.takes(endpoint, seen));
+        protected(self.stamp, self.threshold, taken.cloned().collect())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+}
+
+fn protected(stamp: Stamp, threshold: f64, mut hosts: Vec<(Endpoint, Seen)>) -> View {
+    let healthy = hosts.iter().filter(|(_, seen)| seen.healthy).count();
+    let share = healthy as f64 / hosts.len() as f64;
+    let reach_protection = threshold > 0.0 && !hosts.is_empty() && share <= threshold;
+    if reach_protection {
+        for (_, seen) in &mut hosts {
+            seen.healthy = true;
         }
-        View {
-            stamp: self.stamp,
-            hosts,
-            reach_protection,
-        }
+    }
+    View {
+        stamp,
+        hosts,
+        reach_protection,
     }
 }
 

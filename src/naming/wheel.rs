@@ -29,11 +29,21 @@ impl<T> Wheel<T> {
         self.slots.entry(at_ms.div_ceil(SLOT_MS)).or_default().push(item);
     }
 
-    /// Takes what is due.
-    pub(super) fn take_due(&mut self, now_ms: u64) -> Vec<T> {
-        let later = self.slots.split_off(&(now_ms / SLOT_MS + 1));
-        let due = std::mem::replace(&mut self.slots, later);
-        due.into_values().flatten().collect()
+    /// Takes what is due, the earliest slots first and at most `count_max`; the rest with the next call.
+    pub(super) fn take_due(&mut self, now_ms: u64, count_max: usize) -> Vec<T> {
+        let mut due = Vec::new();
+        while let Some(mut slot) = self.slots.first_entry()
+            && *slot.key() <= now_ms / SLOT_MS
+        {
+            let room = count_max - due.len();
+            let items = slot.get_mut();
+            if items.len() > room {
+                due.extend(items.drain(items.len() - room..));
+                break;
+            }
+            due.append(&mut slot.remove());
+        }
+        due
     }
 }
 
@@ -49,12 +59,24 @@ mod tests {
         }
         let mut taken = Vec::new();
         for now in 0..=30_000 {
-            for at in wheel.take_due(now) {
+            for at in wheel.take_due(now, usize::MAX) {
                 assert!(at <= now && now < at + SLOT_MS, "{at} at {now}");
                 taken.push(at);
             }
         }
         assert_eq!(taken, [0, 1, 99, 100, 101, 250, 30_000]);
         assert!(wheel.slots.is_empty());
+    }
+
+    #[test]
+    fn of_many_that_are_due_some_are_taken_at_a_time() {
+        let mut wheel = Wheel::default();
+        for at in [100, 100, 100, 200, 200, 900] {
+            wheel.set(at, at);
+        }
+        assert_eq!(wheel.take_due(300, 2), [100, 100]);
+        assert_eq!(wheel.take_due(300, 2), [100, 200]);
+        assert_eq!(wheel.take_due(300, 2), [200]);
+        assert_eq!(wheel.take_due(300, 2), [0; 0]);
     }
 }

@@ -12,7 +12,7 @@ use super::Registry;
 
 /// Namespace, group, services: every level in the order of its names.
 #[derive(Debug, Default)]
-pub(super) struct Listed {
+pub(in crate::naming) struct Listed {
     services: BTreeMap<Box<str>, BTreeMap<Box<str>, BTreeSet<ServiceKey>>>,
     /// Instances of all services that readers may see, disabled and unhealthy ones among them.
     pub(super) instances: usize,
@@ -113,7 +113,7 @@ impl Registry {
     }
 
     /// A service has come, gone, or got other settings.
-    pub(super) fn relist(&mut self, key: &ServiceKey) {
+    pub(in crate::naming) fn relist(&mut self, key: &ServiceKey) {
         let listed = self.is_listed(key);
         self.listed.set(key, listed);
     }
