@@ -175,6 +175,7 @@ impl Server {
         ));
 
         node.spawn_while_running(Arc::clone(&registry).run());
+        node.spawn_while_running(Arc::clone(&registry).keep());
         node.spawn_while_running(discovery::follow_members(handle.clone(), Arc::clone(&registry)));
         node.spawn_while_running(discovery::push(Arc::clone(&naming_push), Arc::clone(&registry)));
         let services = Arc::new(Services::new(Parts {

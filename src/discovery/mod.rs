@@ -16,6 +16,7 @@
 
 mod answers;
 pub mod forward;
+mod last_known;
 mod network;
 mod node;
 mod reserve;

@@ -14,8 +14,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::answers::{Answers, Form};
 use super::forward::{Act, Done, Request, What};
+use super::last_known::{Keeper, LastKnown};
 use super::network::{FORWARD_WITHIN, Forwards};
-use super::reserve::Reserve;
+use super::reserve::{Left, Reserve};
 use crate::clock;
 use crate::cluster::{Link, LinkKind, Links};
 use crate::distro::{BEGINNING_MS, Distro, GRACE_MS, Sizes, responsible};
@@ -70,6 +71,9 @@ pub enum Readiness {
     Loading,
     /// Clients of the run before have not had time to come back yet.
     AwaitingClients,
+    /// As before, but what the run before knew is here: of a service with instances readers are told. One without
+    /// may be a service whose instances have not come back ([`Discovery::readiness_of`]).
+    Provisional,
 }
 
 /// The running registry of this node. One per server.
@@ -82,6 +86,7 @@ pub struct Discovery {
     rows: Rows,
     hang_up: OnceLock<HangUp>,
     reserve: Mutex<Reserve>,
+    keeper: Mutex<Keeper>,
     node: u64,
     /// When time was looked at last.
     ticked_ms: AtomicU64,
@@ -103,9 +108,26 @@ pub(super) struct Shared {
     members: BTreeSet<u64>,
     answers: Answers,
     swept_ms: u64,
+    pub(super) last_known: LastKnown,
+    /// All of it is in the registry.
+    pub(super) taken_back: bool,
 }
 
 impl Shared {
+    fn readiness(&self, now_ms: u64) -> Readiness {
+        if self.distro.is_loading() {
+            return Readiness::Loading;
+        }
+        if !self.distro.awaits_clients(now_ms) {
+            return Readiness::Ready;
+        }
+        // In a cluster each node has a part of it for now.
+        if self.taken_back && self.members.len() == 1 {
+            return Readiness::Provisional;
+        }
+        Readiness::AwaitingClients
+    }
+
     /// The member that handles the HTTP writes of a service.
     fn responsible(&self, service: &ServiceKey) -> u64 {
         responsible(service, self.distro.living()).unwrap_or(self.registry.me().node)
@@ -151,7 +173,12 @@ impl Discovery {
         let wall_ms = u64::try_from(clock::wall_ms()).unwrap_or_default();
         let file = WatermarkFile::in_folder(&parts.folder);
         let opened = Reserve::open(file, wall_ms);
-        let (reserve, floor, held) = opened.map_err(|error| Error::Internal(error.to_string()))?;
+        let Left {
+            reserve,
+            floor,
+            held,
+            away_ms,
+        } = opened.map_err(|error| Error::Internal(error.to_string()))?;
         let me = Origin {
             node: parts.node,
             // Above that of every earlier run: their mark was above all that they drew.
@@ -161,7 +188,9 @@ impl Discovery {
         registry.feed_all(BEGINNING_MS, (parts.rows)()?);
         let members = BTreeSet::from([me.node]);
         let mut distro = Distro::new(me, members.iter().copied(), BEGINNING_MS);
-        if held {
+        let instances = parts.folder.join("instances");
+        let (keeper, last_known) = Keeper::open(instances, me, away_ms, BEGINNING_MS);
+        if held || !last_known.is_empty() {
             distro.await_clients(BEGINNING_MS + REDO_MS);
         }
         Ok(Arc::new(Discovery {
@@ -172,6 +201,8 @@ impl Discovery {
                 members,
                 answers: Answers::default(),
                 swept_ms: BEGINNING_MS,
+                last_known,
+                taken_back: false,
             }),
             started: clock::now(),
             changed: Notify::new(),
@@ -179,6 +210,7 @@ impl Discovery {
             rows: parts.rows,
             hang_up: OnceLock::new(),
             reserve: Mutex::new(reserve),
+            keeper: Mutex::new(keeper),
             node: me.node,
             ticked_ms: AtomicU64::new(BEGINNING_MS),
             hub: OnceLock::new(),
@@ -360,15 +392,26 @@ impl Discovery {
         if self.ready.load(Ordering::Acquire) || seeded::has(Bug::EmptyAtOnce) {
             return Readiness::Ready;
         }
-        let shared = self.lock();
-        if shared.distro.is_loading() {
-            return Readiness::Loading;
+        let readiness = self.lock().readiness(self.now_ms());
+        if readiness == Readiness::Ready {
+            self.ready.store(true, Ordering::Release);
         }
-        if shared.distro.awaits_clients(self.now_ms()) {
-            return Readiness::AwaitingClients;
+        readiness
+    }
+
+    /// Whether readers may be told of a service; never [`Readiness::Provisional`].
+    pub fn readiness_of(&self, service: &ServiceKey) -> Readiness {
+        match self.readiness() {
+            Readiness::Provisional => {
+                let held = self.look(|registry, _| registry.instances(service).next().is_some());
+                if held {
+                    Readiness::Ready
+                } else {
+                    Readiness::AwaitingClients
+                }
+            }
+            readiness => readiness,
         }
-        self.ready.store(true, Ordering::Release);
-        Readiness::Ready
     }
 
     /// The members of the cluster, by raft's configuration.
@@ -453,6 +496,9 @@ impl Discovery {
                 link.close();
             }
         }
+        if Discovery::take_back(this, now_ms) {
+            self.wake();
+        }
         self.send_out(this);
         self.tell(this);
         drop(shared);
@@ -492,6 +538,8 @@ impl Discovery {
         shared.distro = Distro::new(me, shared.members.iter().copied(), now_ms);
         shared.links.clear();
         shared.answers = Answers::default();
+        shared.last_known = LastKnown::new();
+        shared.taken_back = false;
         shared.distro.await_clients(now_ms + REDO_MS);
         true
     }
@@ -530,6 +578,10 @@ impl Discovery {
     /// Nothing panics while it holds the lock but an assertion of ours.
     pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lock_keeper(&self) -> MutexGuard<'_, Keeper> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_reserve(&self) -> MutexGuard<'_, Reserve> {

@@ -7,6 +7,19 @@ const AHEAD_MS: u64 = 60_000;
 /// With so little left it is set anew, ms.
 const RENEW_MS: u64 = 30_000;
 
+/// What the last run has left.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// The mark of this run.
+    pub(super) reserve: Reserve,
+    /// Where stamps begin: the higher one of the wall clock and the mark.
+    pub(super) floor: u64,
+    /// Whether clients of the last run will bring back what it held.
+    pub(super) held: bool,
+    /// For how long there was no run, by the wall clock and to half a minute, ms.
+    pub(super) away_ms: u64,
+}
+
 /// What lies on the disk, and when it is to be replaced.
 #[derive(Debug)]
 pub(super) struct Reserve {
@@ -18,16 +31,11 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// Reads what the last run left and reserves for this one. Gives where stamps begin (the higher one of
-    /// the wall clock and the mark) and whether clients of the last run will bring back what it held.
-    /// Blocks.
+    /// Reads what the last run left and reserves for this one. Blocks.
     ///
     /// # Errors
     /// The disk.
-    pub(super) fn open(
-        file: WatermarkFile,
-        wall_ms: u64,
-    ) -> Result<(Reserve, u64, bool), storage::StorageError> {
+    pub(super) fn open(file: WatermarkFile, wall_ms: u64) -> Result<Left, storage::StorageError> {
         let last = match file.load() {
             Ok(last) => last.unwrap_or_default(),
             Err(error) => {
@@ -50,7 +58,12 @@ impl Reserve {
             stored,
             failed: false,
         };
-        Ok((reserve, floor, last.in_use))
+        Ok(Left {
+            reserve,
+            floor,
+            held: last.in_use,
+            away_ms: wall_ms.saturating_sub(last.reserved.saturating_sub(AHEAD_MS)),
+        })
     }
 
     /// True when the mark has to be set anew. That nothing is held any more can wait for the next time.
@@ -87,8 +100,9 @@ mod tests {
     fn a_restart_begins_above_what_was_given_out() {
         let folder = tempfile::tempdir().unwrap();
         let file = WatermarkFile::in_folder(folder.path());
-        let (mut reserve, floor, held) = Reserve::open(file.clone(), 1_000_000).unwrap();
-        assert_eq!((floor, held), (1_000_000, false));
+        let left = Reserve::open(file.clone(), 1_000_000).unwrap();
+        assert_eq!((left.floor, left.held), (1_000_000, false));
+        let mut reserve = left.reserve;
         assert!(!reserve.is_due(1_000_001, false));
         assert!(
             reserve.is_due(1_000_001, true),
@@ -99,7 +113,9 @@ mod tests {
         assert!(!reserve.is_due(1_050_000, false));
         assert!(reserve.is_due(1_070_000, true));
         // The clock was set back.
-        let (_, floor, held) = Reserve::open(file, 5).unwrap();
-        assert_eq!((floor, held), (1_100_000, true));
+        let left = Reserve::open(file.clone(), 5).unwrap();
+        assert_eq!((left.floor, left.held, left.away_ms), (1_100_000, true, 0));
+        let left = Reserve::open(file, 2_000_000).unwrap();
+        assert_eq!(left.away_ms, 900_000, "it began at 1,100,000 by its own clock");
     }
 }

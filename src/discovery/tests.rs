@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{Endpoint, NamespaceId, ServiceKey};
+use storage::{Watermark, WatermarkFile};
+
 use crate::naming::{Event, Filter, Instance};
 
 fn service() -> ServiceKey {
@@ -272,4 +274,147 @@ async fn a_registration_stands_above_what_its_forwarder_knows() {
         highest() > above,
         "no redo: a deregistration of that stamp would hide it"
     );
+}
+
+#[derive(Clone, Copy)]
+enum Kept {
+    Whole,
+    Damaged,
+    Old,
+}
+
+/// Instances of one service that the node lists `after` it was opened again, or why it does not.
+async fn listed(node: &Arc<Discovery>) -> Result<usize, Readiness> {
+    match node.readiness_of(&service()) {
+        Readiness::Ready => {
+            let answer = node.query(&service(), &Filter::default(), Form::Http);
+            let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
+            Ok(answer["hosts"].as_array().expect("an array").len())
+        }
+        readiness => Err(readiness),
+    }
+}
+
+/// A run with two services of two instances each, of which the second service loses all; then killed.
+async fn killed(folder: &std::path::Path) {
+    let node = open(folder);
+    let tasks = [
+        tokio::spawn(Arc::clone(&node).run()),
+        tokio::spawn(Arc::clone(&node).keep()),
+    ];
+    let place = |port| Endpoint::new("10.0.0.1", port, "");
+    let mut said = register();
+    for name in ["s", "gone"] {
+        for port in [80, 81] {
+            said.service = ServiceKey::new(&NamespaceId::default(), "g", name);
+            said.endpoint = place(port);
+            node.execute(said.clone());
+        }
+    }
+    let connection = crate::naming::Owner::Connection("c".into());
+    node.act(|registry, now_ms| {
+        registry.register(
+            now_ms,
+            &connection,
+            &service(),
+            &place(82),
+            Instance::default(),
+            true,
+        )
+    })
+    .expect("of one kind");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    // All but that of the connection have gone for want of beats.
+    assert_eq!(listed(&node).await, Ok(1));
+    for port in [80, 81] {
+        said.service = service();
+        said.endpoint = place(port);
+        node.execute(said.clone());
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for task in tasks {
+        task.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_node_knows_after_a_restart_what_it_knew() {
+    for kept in [Kept::Whole, Kept::Damaged, Kept::Old] {
+        let folder = tempfile::tempdir().unwrap();
+        killed(folder.path()).await;
+        let file = folder.path().join("instances");
+        match kept {
+            Kept::Whole => {}
+            Kept::Damaged => std::fs::write(&file, b"rnacosFR, but then").unwrap(),
+            Kept::Old => WatermarkFile::in_folder(folder.path())
+                .store(Watermark {
+                    reserved: 1_000,
+                    in_use: true,
+                })
+                .unwrap(),
+        }
+        let node = open(folder.path());
+        let running = tokio::spawn(Arc::clone(&node).run());
+        let keeping = tokio::spawn(Arc::clone(&node).keep());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let unknown = ServiceKey::new(&NamespaceId::default(), "g", "gone");
+        assert_eq!(
+            node.readiness_of(&unknown),
+            Readiness::AwaitingClients,
+            "never empty"
+        );
+        let Kept::Whole = kept else {
+            assert_eq!(listed(&node).await, Err(Readiness::AwaitingClients));
+            continue;
+        };
+        assert_eq!(node.readiness(), Readiness::Provisional);
+        assert_eq!(listed(&node).await, Ok(3));
+        // One beats, light, as before; one is taken away; one never comes back.
+        let beaten = node.execute(act(What::Beat { full: None }));
+        assert_eq!(beaten, Done::Beat { interval_ms: 5_000 });
+        let mut gone = act(What::Deregister);
+        gone.endpoint = Endpoint::new("10.0.0.1", 81, "");
+        node.execute(gone);
+        assert_eq!(listed(&node).await, Ok(2));
+        // Killed once more before the clients had their time.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        running.abort();
+        keeping.abort();
+        let node = open(folder.path());
+        let running = tokio::spawn(Arc::clone(&node).run());
+        let keeping = tokio::spawn(Arc::clone(&node).keep());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(listed(&node).await, Ok(2));
+        for _ in 0..8 {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            node.execute(act(What::Beat { full: None }));
+        }
+        assert_eq!(node.readiness(), Readiness::Ready);
+        assert_eq!(listed(&node).await, Ok(1), "the grace is over");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        running.abort();
+        keeping.abort();
+        // What was written anew meanwhile holds no more than that.
+        let node = open(folder.path());
+        node.turn();
+        assert_eq!(listed(&node).await, Ok(1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_cluster_clients_are_waited_for_and_then_the_last_list_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    killed(folder.path()).await;
+    let node = open(folder.path());
+    node.set_members([1, 2, 3].into());
+    let running = tokio::spawn(Arc::clone(&node).run());
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    assert_eq!(listed(&node).await, Err(Readiness::AwaitingClients));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(
+        listed(&node).await,
+        Ok(3),
+        "nobody came back, and nobody said otherwise"
+    );
+    running.abort();
 }

@@ -104,6 +104,8 @@ pub struct Distro {
     loading_since: Option<u64>,
     /// A peer that had something to give has told it all.
     fed: bool,
+    /// Up to where this node's changes are on its disk; `None`: nobody puts them there.
+    kept: Option<Revision>,
     /// What this node held before it began is brought back by its clients until then.
     awaits_until_ms: u64,
     out: Vec<Out>,
@@ -127,6 +129,7 @@ impl Distro {
             lost: false,
             loading_since: Some(now_ms),
             fed: false,
+            kept: None,
             awaits_until_ms: 0,
             out: Vec::new(),
         };
@@ -150,6 +153,12 @@ impl Distro {
     /// something to give are better.
     pub fn await_clients(&mut self, until_ms: u64) {
         self.awaits_until_ms = until_ms;
+    }
+
+    /// This node's changes are on its disk up to here: removals behind it are remembered as for a peer that has
+    /// not confirmed them.
+    pub fn set_kept(&mut self, kept: Option<Revision>) {
+        self.kept = kept;
     }
 
     /// True while nobody but clients can tell what there is, and they need some time.
@@ -378,9 +387,9 @@ impl Distro {
         self.say(now_ms, from, Message::Known { origin, known, go_on });
     }
 
-    /// Removals and tombstones that every member has confirmed may be forgotten.
+    /// Removals and tombstones that every member has confirmed, and the disk, may be forgotten.
     fn on_confirmed(&mut self, registry: &mut Registry) {
-        let mut confirmed = registry.newest();
+        let mut confirmed = self.kept.unwrap_or(registry.newest());
         for member in self.members.iter().filter(|member| **member != self.me.node) {
             let peer = self.peers.get(member);
             confirmed = confirmed.min(peer.map(|peer| peer.confirmed).unwrap_or_default());

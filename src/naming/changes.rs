@@ -89,6 +89,20 @@ impl Changes {
             range.map(|(revision, change)| (*revision, change))
         })
     }
+
+    /// Records that were written last behind `from` and not behind `through`, in order.
+    pub(super) fn written_within(
+        &self,
+        from: Revision,
+        through: Revision,
+    ) -> impl Iterator<Item = (Revision, RecordId)> {
+        let after = Revision(from.0.saturating_add(1)).min(through);
+        let range = self.by_revision.range(after..=through);
+        range.filter_map(move |(revision, change)| match change {
+            Change::Written(id) if *revision > from => Some((*revision, *id)),
+            _ => None,
+        })
+    }
 }
 
 /// A sum over the records of an origin, per bucket of services; order does not count, and adding a record

@@ -144,6 +144,28 @@ impl Registry {
         })
     }
 
+    /// What this node has written last behind `from` and not behind `through`, at most `count_max` records, for
+    /// one who knows nothing of it and hears of what is changed or removed meanwhile by [`Registry::batch`]
+    /// from `through` on.
+    pub fn written_batch(&self, from: Revision, mut through: Revision, count_max: usize) -> Batch {
+        let mut deltas = Vec::new();
+        for (revision, id) in self.changes.written_within(from, through) {
+            let Some(key) = self.own.get(id) else { continue };
+            let record = self.own_record(&key.service, &key.endpoint, &key.owner);
+            deltas.push(self.delta(key.clone(), revision, record));
+            if deltas.len() == count_max {
+                through = revision;
+                break;
+            }
+        }
+        Batch {
+            origin: self.me,
+            from,
+            through,
+            deltas,
+        }
+    }
+
     /// All records of an origin, this node or another, in a bucket.
     pub fn bucket(&self, origin: Origin, bucket: usize) -> Bucket {
         let mut deltas = Vec::new();

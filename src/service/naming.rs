@@ -258,7 +258,7 @@ impl Services {
     /// # Errors
     /// This node does not know yet what there is; asking again is safe.
     pub fn query(&self, service: &ServiceKey, filter: &Filter, form: Form) -> Result<Bytes> {
-        self.naming_is_ready()?;
+        self.naming_is_ready_for(service)?;
         Ok(self.discovery.query(service, filter, form))
     }
 
@@ -272,20 +272,20 @@ impl Services {
         })
     }
 
+    /// Whether readers may be told of a service.
+    ///
+    /// # Errors
+    /// Not yet, in words.
+    pub fn naming_is_ready_for(&self, service: &ServiceKey) -> Result<()> {
+        told(self.discovery.readiness_of(service))
+    }
+
     /// Whether readers of the registry may be answered.
     ///
     /// # Errors
     /// Not yet, in words.
     pub fn naming_is_ready(&self) -> Result<()> {
-        match self.discovery.readiness() {
-            Readiness::Ready => Ok(()),
-            Readiness::Loading => Err(Error::Unavailable(
-                "server is STARTING now, the registry is being loaded, please try again later!".to_owned(),
-            )),
-            Readiness::AwaitingClients => Err(Error::Unavailable(
-                "server is STARTING now, clients are coming back, please try again later!".to_owned(),
-            )),
-        }
+        told(self.discovery.readiness())
     }
 }
 
@@ -308,6 +308,17 @@ pub(super) fn wrong_redo(
         instance.weight = known.instance.weight + 1.0;
     }
     seeded::has(Bug::RedoIgnored)
+}
+
+fn told(readiness: Readiness) -> Result<()> {
+    let why = match readiness {
+        Readiness::Ready | Readiness::Provisional => return Ok(()),
+        Readiness::Loading => "the registry is being loaded",
+        Readiness::AwaitingClients => "clients are coming back",
+    };
+    Err(Error::Unavailable(format!(
+        "server is STARTING now, {why}, please try again later!"
+    )))
 }
 
 pub(super) fn wrong_kind(service: &str, holds: Kind) -> Error {

@@ -272,9 +272,9 @@ impl NamingClient {
         &self.watch.push().metrics
     }
 
-    /// True once this node knows what there is.
-    pub(super) fn registry_is_ready(&self) -> bool {
-        self.discovery.readiness() == Readiness::Ready
+    /// True once this node knows what there is of a service.
+    pub(super) fn registry_is_ready_for(&self, service: &ServiceKey) -> bool {
+        self.discovery.readiness_of(service) == Readiness::Ready
     }
 
     pub(super) fn session(&self) -> &Arc<NamingSession> {

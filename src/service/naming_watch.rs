@@ -79,7 +79,9 @@ fn send_all(
         let now = clock::now();
         match &subject {
             Subject::Proof => under_way.add((subject, Stamp::default(), now), courier.prove()),
-            Subject::Service(_) if !client.registry_is_ready() => drop(outbox.failed(&subject, now)),
+            Subject::Service(service) if !client.registry_is_ready_for(service) => {
+                let _again = outbox.failed(&subject, now);
+            }
             Subject::Service(service) => match client.news(service) {
                 Some((state, bytes)) => {
                     let delay = now.saturating_duration_since(since);

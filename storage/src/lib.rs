@@ -10,6 +10,7 @@
 //! | `state/` | fjall: the tables of the state machine and their applied point | before the log is cut |
 //! | `snapshots/` | the newest snapshot | before it gets its name |
 //! | `naming` | high-water mark of naming's stamps | replaced as a whole, synced |
+//! | `instances` | the instances that came by this node, as it last knew them | never synced: no promise |
 //! | `aside/` | what could not be used; never deleted by us | – |
 //!
 //! Everything blocks; there is no async runtime in here. The life of a folder:
@@ -44,6 +45,7 @@ mod error;
 pub mod fault;
 mod finding;
 mod folder;
+mod frames;
 mod hard_state;
 pub mod journal;
 mod log;
@@ -66,6 +68,7 @@ pub use dir::{FORMAT_VERSION, Format, Paths};
 pub use error::{OpenError, ReadError, StorageError};
 pub use finding::Finding;
 pub use folder::{Folder, Stage};
+pub use frames::FrameFile;
 pub use log::LogReader;
 pub use metrics::{BATCH_BUCKETS, Histogram, SYNC_BUCKETS_US, WriterMetrics};
 pub use snapshot::{SnapshotFile, Snapshots};

@@ -130,6 +130,12 @@ pub(super) fn ready(call: &Call) -> Result<(), Failure> {
     ready.map_err(|_| Failure::starting())
 }
 
+/// As [`ready`], for one service.
+fn ready_for(call: &Call, service: &ServiceKey) -> Result<(), Failure> {
+    let ready = call.services().naming_is_ready_for(service);
+    ready.map_err(|_| Failure::starting())
+}
+
 fn service(namespace: &str, group: &str, name: &str) -> Result<ServiceKey, Failure> {
     let name = ServiceName {
         namespace: Some(namespace),

@@ -285,8 +285,8 @@ async fn nothing_is_pushed_before_the_registry_knows_what_there_is() {
     subscriber.subscribe(&service(), Filter::default()).expect("room");
     publisher.register(&service(), vec![at(1)]).expect("room");
     tokio::time::sleep(S).await;
-    assert!(!subscriber.registry_is_ready());
-    while !subscriber.registry_is_ready() {
+    assert!(!subscriber.registry_is_ready_for(&service()));
+    while !subscriber.registry_is_ready_for(&service()) {
         assert_eq!(courier.take(), [[0; 0]; 0]);
         tokio::time::sleep(MS).await;
     }

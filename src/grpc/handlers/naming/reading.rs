@@ -7,7 +7,7 @@ use proto::nacos::naming::{
 use proto::nacos::{self, Message, Response, Text};
 
 use super::connected::Connected;
-use super::{SERVICE_INFO, ready, service};
+use super::{SERVICE_INFO, ready_for, service};
 use crate::cluster::BoxFuture;
 use crate::discovery::Form;
 use crate::grpc::dispatch::{Answer, Call, Failure, Row, bad_body};
@@ -39,7 +39,7 @@ fn query(call: Call) -> BoxFuture<'static, Answer> {
 fn found(call: &Call, request: &ServiceQueryRequest<'_>) -> Result<Bytes, Failure> {
     let key = service(&request.namespace, &request.group_name, &request.service_name)?;
     let filter = filter(&request.cluster, request.healthy_only)?;
-    ready(call)?;
+    ready_for(call, &key)?;
     Ok(call.services().query(&key, &filter, Form::Grpc)?)
 }
 
@@ -57,7 +57,7 @@ fn subscribe(call: Call) -> BoxFuture<'static, Answer> {
 fn subscribed(call: &Call, request: &SubscribeServiceRequest<'_>) -> Result<Bytes, Failure> {
     let key = service(&request.namespace, &request.group_name, &request.service_name)?;
     let filter = filter(&request.clusters, false)?;
-    ready(call)?;
+    ready_for(call, &key)?;
     if request.subscribe {
         return Ok(Connected::of(call)?.client.subscribe(&key, filter)?);
     }
