@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
@@ -235,5 +236,31 @@ async fn switches_have_their_effect() {
     let answer = door.post(INSTANCE, "serviceName=p&ip=a&port=1").await;
     assert_eq!(answer.body, "ok");
     assert_eq!(hosts(&door, "serviceName=p").await[0]["ephemeral"], false);
+    door.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lone_node_lists_after_a_restart_what_it_listed_before() {
+    let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+    let door = Door::open_in(Arc::clone(&folder), &[]).await;
+    for ip in ["10.0.0.1", "10.0.0.2"] {
+        let registered = door
+            .post(INSTANCE, &format!("serviceName=s&ip={ip}&port=80"))
+            .await;
+        assert_eq!(registered.status, 200);
+    }
+    let file = folder.path().join("instances");
+    while !std::fs::read(&file).is_ok_and(|bytes| bytes.windows(8).any(|found| found == b"10.0.0.2")) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    door.close().await;
+    let door = Door::open_in(folder, &[]).await;
+    let list = format!("{INSTANCE}/list?serviceName=s");
+    while door.get(&list).await.status == 503 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ports(&hosts(&door, "serviceName=s").await), [80, 80]);
+    let unknown = door.get(&format!("{INSTANCE}/list?serviceName=unknown")).await;
+    assert_eq!(unknown.status, 503, "an empty list is not told as truth yet");
     door.close().await;
 }

@@ -1,6 +1,7 @@
 //! A server behind its HTTP door, and raw requests to it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rnacos::server::Server;
 use rnacos::settings::Settings;
@@ -11,7 +12,7 @@ use tokio::net::TcpStream;
 /// A server with a folder of its own, and the ways to talk to it.
 pub(crate) struct Door {
     server: Server,
-    _folder: TempDir,
+    _folder: Arc<TempDir>,
 }
 
 /// A parsed answer.
@@ -33,7 +34,11 @@ impl Answer {
 
 impl Door {
     pub(crate) async fn open(settings: &[(&str, &str)]) -> Door {
-        let folder = tempfile::tempdir().expect("a folder");
+        Door::open_in(Arc::new(tempfile::tempdir().expect("a folder")), settings).await
+    }
+
+    /// In a folder that outlives the server.
+    pub(crate) async fn open_in(folder: Arc<TempDir>, settings: &[(&str, &str)]) -> Door {
         let dir = folder.path().display().to_string();
         let base = [
             ("RNACOS_DATA_DIR", dir.as_str()),
