@@ -63,7 +63,7 @@ pub enum Bug {
     PagesIgnored,
     /// `persistent-forgotten`: a persistent instance is kept in the memory of the node that was asked, alone.
     PersistentForgotten,
-    /// `empty-at-once`: a node that has just begun lists what it knows, which is nothing.
+    /// `empty-at-once`: a node that has just begun lists nothing for three seconds, and goes on with what it knows.
     EmptyAtOnce,
     /// `no-grace`: what a node said is dropped as soon as it is not heard.
     NoGrace,

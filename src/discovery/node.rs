@@ -1,5 +1,6 @@
 //! The registry of this node, under its lock and in time.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
@@ -136,6 +137,7 @@ impl Shared {
     /// What a reader gets, and the state that it shows.
     fn answer(&mut self, now_ms: u64, service: &ServiceKey, filter: &Filter, form: Form) -> (Stamp, Bytes) {
         let state = self.registry.version(service).map(|(content, _)| content);
+        let filter = &*shown(now_ms, filter);
         let bytes = self.answers.get(&self.registry, now_ms, service, filter, form);
         (state.unwrap_or_default(), bytes)
     }
@@ -279,7 +281,8 @@ impl Discovery {
         let Shared {
             registry, answers, ..
         } = &mut *shared;
-        answers.get(registry, self.now_ms(), service, filter, form)
+        let now_ms = self.now_ms();
+        answers.get(registry, now_ms, service, &shown(now_ms, filter), form)
     }
 
     /// What a new subscriber gets first, and the state that it shows: its stamp is above whatever the subscriber
@@ -306,11 +309,7 @@ impl Discovery {
             return None;
         }
         if seeded::has(Bug::PushedEmpty) {
-            let nowhere = Filter {
-                clusters: "seeded-bug".into(),
-                ..filter.clone()
-            };
-            return Some(shared.answer(now_ms, service, &nowhere, form));
+            return Some(shared.answer(now_ms, service, &nothing(filter), form));
         }
         Some(shared.answer(now_ms, service, filter, form))
     }
@@ -592,6 +591,25 @@ impl Discovery {
 fn millis(duration: Duration) -> u64 {
     // In 500 million years it would be too much.
     duration.as_millis() as u64
+}
+
+/// What a reader is shown: what it asks for, but for [`Bug::EmptyAtOnce`].
+fn shown(now_ms: u64, filter: &Filter) -> Cow<'_, Filter> {
+    /// Longer than it takes to hear from the other nodes, ms.
+    const EMPTY_MS: u64 = 3_000;
+    if seeded::has(Bug::EmptyAtOnce) && now_ms < BEGINNING_MS + EMPTY_MS {
+        Cow::Owned(nothing(filter))
+    } else {
+        Cow::Borrowed(filter)
+    }
+}
+
+/// A filter through which nothing comes.
+fn nothing(filter: &Filter) -> Filter {
+    Filter {
+        clusters: "seeded-bug".into(),
+        ..filter.clone()
+    }
 }
 
 /// Does an act on the registry of this node.

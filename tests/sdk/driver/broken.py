@@ -42,13 +42,13 @@ THROUGH = {
     ("never-told", "disabled"): POLLS,
     ("never-told", "n-restart"): IN_TIME,
     ("never-told", "n-kill"): IN_TIME,
-    ("never-told", "n-rolling"): IN_TIME,
+    ("never-told", "n-rolling"): (*IN_TIME, "redo"),
     # A node that beats reach writes what it hears.
     ("redo-ignored", "n-kill"): POLLS,
     ("pushed-empty", "subscribe"): POLLS,
     ("pushed-empty", "gone"): POLLS,
     ("pushed-empty", "n-kill"): POLLS,
-    # It subscribes again every 30 s and has the answer then.
+    # It subscribes again 30 s after it reconnected and has the answer then.
     ("pushed-empty", "n-rolling"): (*POLLS, "redo"),
     ("one-takes-all", "owners"): POLLS,
     # What beats is kept by the other nodes for its own time.
