@@ -82,6 +82,7 @@ def created(run):
     listener = b.listen(key)
     # With the time of a timer: a listen call after the birth would find it without being told.
     run.settle(b, keys=1)
+    time.sleep(1.5)
     a.publish(key, "born")
     listener.told("born")
 
@@ -253,8 +254,10 @@ def many(count):
         chosen = sorted({*run.random.sample(among, 30), among[0], among[-1]})
         # Shorter than a long poll (29.5 s), which compares at its end.
         within = 10 + count / 300
-        # Twice: what the first lap brings may be found by a comparison, the second is told.
+        # Twice: what the first lap brings may be found by a comparison, the second is told. A poll begins with one,
+        # so the next one is given time to begin.
         for lap in range(2):
+            time.sleep(2 * run.patience if lap and run.sdk.http else 0)
             for index in chosen:
                 check(a.publish(keys[index], f"new {lap} {index}"), "publish said no")
             for index in chosen:
