@@ -12,7 +12,7 @@ use prost::Message as _;
 use proto::naming as pb;
 
 use super::forward::{Act, Done, Frame, Reply, Request, What};
-use crate::distro::{Heard, Message};
+use crate::distro::{Heard, Lacks, Message};
 use crate::model::{Endpoint, NamespaceId, ServiceKey};
 use crate::naming::{
     BUCKETS, Batch, Body, Bucket, Delta, Instance, Kind, Origin, Owner, RecordKey, Revision, Stamp,
@@ -33,15 +33,12 @@ pub enum WireError {
 pub fn encode_message(message: &Message) -> Bytes {
     use pb::distro::Message as Wire;
     let wire = match message {
-        Message::Hello {
-            origin,
-            knows,
-            loading,
-        } => Wire::Hello(pb::Hello {
+        Message::Hello { origin, knows, lacks } => Wire::Hello(pb::Hello {
             origin: some_origin(*origin),
             knows_origin: knows.and_then(|(origin, _)| some_origin(origin)),
             knows_revision: knows.map(|(_, revision)| revision.0).unwrap_or_default(),
-            loading: *loading,
+            lacks: lacks.is_some(),
+            awaits_ms: awaits_ms(lacks),
         }),
         Message::Changes(batch) => Wire::Changes(pb::Batch {
             origin: some_origin(batch.origin),
@@ -57,13 +54,14 @@ pub fn encode_message(message: &Message) -> Bytes {
         Message::Verify {
             heard,
             clock,
-            loading,
+            lacks,
             begin_again,
         } => Wire::Verify(pb::Verify {
             heard: heard.iter().map(heard_to_wire).collect(),
             clock: clock.0,
-            loading: *loading,
+            lacks: lacks.is_some(),
             begin_again: *begin_again,
+            awaits_ms: awaits_ms(lacks),
         }),
         Message::Alive { clock } => Wire::Alive(pb::Alive { clock: clock.0 }),
         Message::Tell => Wire::Tell(pb::Tell {}),
@@ -100,7 +98,7 @@ pub fn decode_message(frame: Bytes) -> Result<Option<Message>, WireError> {
             knows: hello
                 .knows_origin
                 .map(|origin| (of_wire(origin), Revision(hello.knows_revision))),
-            loading: hello.loading,
+            lacks: lacks(hello.lacks, hello.awaits_ms),
         },
         Wire::Changes(batch) => Message::Changes(Batch {
             origin: origin(batch.origin)?,
@@ -116,7 +114,7 @@ pub fn decode_message(frame: Bytes) -> Result<Option<Message>, WireError> {
         Wire::Verify(verify) => Message::Verify {
             heard: verify.heard.into_iter().map(heard).collect::<Result<_, _>>()?,
             clock: Stamp(verify.clock),
-            loading: verify.loading,
+            lacks: lacks(verify.lacks, verify.awaits_ms),
             begin_again: verify.begin_again,
         },
         Wire::Alive(alive) => Message::Alive {
@@ -216,6 +214,14 @@ fn buckets(asked: Vec<u32>) -> Result<Vec<usize>, WireError> {
         return Err(WireError::Impossible("more buckets than there are"));
     }
     asked.into_iter().map(bucket).collect()
+}
+
+fn awaits_ms(lacks: &Option<Lacks>) -> u64 {
+    lacks.map(|lacks| lacks.awaits_ms).unwrap_or_default()
+}
+
+fn lacks(lacks: bool, awaits_ms: u64) -> Option<Lacks> {
+    lacks.then_some(Lacks { awaits_ms })
 }
 
 fn heard_to_wire(heard: &Heard) -> pb::Heard {

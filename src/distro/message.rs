@@ -17,6 +17,13 @@ pub struct Heard {
     pub absent_ms: Option<u64>,
 }
 
+/// A node that cannot tell what there is: it asks others, or nobody knew and it waits for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lacks {
+    /// Clients bring back what was known before, for so long from now on, ms; 0: it never held anything.
+    pub awaits_ms: u64,
+}
+
 /// One message on the stream from a node to a peer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
@@ -26,8 +33,8 @@ pub enum Message {
         origin: Origin,
         /// What it knows of the peer: of which boot, and up to where.
         knows: Option<(Origin, Revision)>,
-        /// It is loading or waits for its clients, and has nothing to give.
-        loading: bool,
+        /// It has nothing to give.
+        lacks: Option<Lacks>,
     },
     /// Changes of the sender itself.
     Changes(Batch),
@@ -47,7 +54,7 @@ pub enum Message {
         /// The sender's logical time.
         clock: Stamp,
         /// As in [`Message::Hello`].
-        loading: bool,
+        lacks: Option<Lacks>,
         /// Removals that the receiver has not heard of are forgotten: it is to fetch what differs of the
         /// sender's own records, and to say then up to where it knows them.
         begin_again: bool,
@@ -68,6 +75,6 @@ pub enum Message {
     },
     /// The answer, a bucket at a time.
     Bucket(Bucket),
-    /// Stamps of services that the sender shows in another way than before, without a change of a record.
+    /// Stamps of services that the sender shows in another way than before.
     Stamps(Vec<(ServiceKey, Stamp)>),
 }

@@ -21,8 +21,8 @@ mod message;
 mod protocol;
 mod responsible;
 
-pub use message::{Heard, Message};
-pub use protocol::{BEGINNING_MS, Distro, GRACE_MS, Out, Sizes};
+pub use message::{Heard, Lacks, Message};
+pub use protocol::{BEGINNING_MS, Distro, GRACE_MS, Out, REDO_MS, Sizes};
 pub use responsible::responsible;
 
 #[cfg(test)]

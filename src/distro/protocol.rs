@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::ServiceKey;
 use crate::naming::bugs::{Bug, has};
 use crate::naming::{BUCKETS, Batch, Bucket, Digest, Dropped, Origin, Refused, Registry, Revision};
 
-use super::message::{Heard, Message};
+use super::message::{Heard, Lacks, Message};
 
 /// Changes of one batch.
 const BATCH_COUNT: usize = 256;
@@ -15,6 +16,12 @@ const BATCHES_IN_FLIGHT: usize = 4;
 const BUCKETS_PER_ASK: usize = 16;
 /// Stamps of one message.
 const STAMPS_COUNT: usize = 1_024;
+/// How often stamps are told, ms: one that changes all the time is told once.
+const STAMPS_MS: u64 = 1_000;
+/// What was told on a stream has arrived after so long, or the stream has ended, ms.
+const ARRIVED_MS: u64 = 3 * SILENT_MS;
+/// Stamps told at a time of those that changed while somebody was away.
+const STAMPS_AGAIN: usize = 8 * STAMPS_COUNT;
 /// How often digests are told, ms.
 const VERIFY_MS: u64 = 5_000;
 /// How often an idle stream shows that it lives, ms.
@@ -29,6 +36,9 @@ pub const GRACE_MS: u64 = 35_000;
 pub const BEGINNING_MS: u64 = 24 * 3_600 * 1_000;
 /// A starting node that finds nobody who has data stops waiting, ms.
 const LOAD_MS: u64 = 5_000;
+/// After a start, while no other node has told this one what there is, readers wait so long: by then the clients of
+/// nearly all SDKs have noticed and registered again (contract 05 §2.5; the Rust SDK takes 13 s), ms.
+pub const REDO_MS: u64 = 15_000;
 
 /// Something to send.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,7 +76,8 @@ struct Peer {
     load_to: Option<Revision>,
     heard_ms: u64,
     said_ms: u64,
-    loading: bool,
+    /// It cannot tell what there is.
+    lacks: Option<Lacks>,
     /// Which other origins it holds, and whether it hears them itself.
     hears: BTreeMap<Origin, bool>,
     pulls: BTreeMap<Origin, Pull>,
@@ -89,6 +100,8 @@ pub struct Distro {
     me: Origin,
     /// Ids of all members, this node among them.
     members: BTreeSet<u64>,
+    /// False while this node has not been told who they are: it may be about to join others.
+    members_known: bool,
     peers: BTreeMap<u64, Peer>,
     /// Origins that nobody hears, and since when.
     absent: BTreeMap<Origin, u64>,
@@ -98,6 +111,14 @@ pub struct Distro {
     /// Who shared responsibility when it was looked at last.
     lived: BTreeSet<u64>,
     verified_ms: u64,
+    /// When stamps were told last.
+    stamped_ms: u64,
+    /// Services whose stamps some member has not been told, because it was away.
+    untold: BTreeSet<ServiceKey>,
+    /// Those that were told of late, in the last period and in the one before: a stream that ends may have lost it.
+    told: [BTreeSet<ServiceKey>; 2],
+    /// When the last period began.
+    told_since_ms: u64,
     /// A peer was lost since the last [`Distro::poll`].
     lost: bool,
     /// Since when this node loads; `None` when it has done so.
@@ -112,7 +133,7 @@ pub struct Distro {
 }
 
 impl Distro {
-    /// A node that begins, with nobody connected.
+    /// A node that begins, with nobody connected. Without `members` it loads until it is told who they are.
     pub fn new(me: Origin, members: impl IntoIterator<Item = u64>, now_ms: u64) -> Distro {
         assert!(
             now_ms >= BEGINNING_MS,
@@ -120,12 +141,17 @@ impl Distro {
         );
         let mut distro = Distro {
             me,
-            members: BTreeSet::new(),
+            members: BTreeSet::from([me.node]),
+            members_known: false,
             peers: BTreeMap::new(),
             absent: BTreeMap::new(),
             given_up: BTreeMap::new(),
             lived: BTreeSet::from([me.node]),
             verified_ms: now_ms,
+            stamped_ms: now_ms,
+            untold: BTreeSet::new(),
+            told: [BTreeSet::new(), BTreeSet::new()],
+            told_since_ms: now_ms,
             lost: false,
             loading_since: Some(now_ms),
             fed: false,
@@ -133,12 +159,16 @@ impl Distro {
             awaits_until_ms: 0,
             out: Vec::new(),
         };
-        distro.set_members(members);
+        let members: BTreeSet<u64> = members.into_iter().collect();
+        if !members.is_empty() {
+            distro.set_members(members);
+        }
         distro
     }
 
     /// The members of the cluster have changed.
     pub fn set_members(&mut self, members: impl IntoIterator<Item = u64>) {
+        self.members_known = true;
         self.members = members.into_iter().collect();
         self.members.insert(self.me.node);
         self.peers.retain(|peer, _| self.members.contains(peer));
@@ -166,9 +196,12 @@ impl Distro {
         !self.fed && now_ms < self.awaits_until_ms
     }
 
-    /// True while peers that begin had better ask others.
-    fn has_nothing_to_give(&self, now_ms: u64) -> bool {
-        self.is_loading() || self.awaits_clients(now_ms)
+    /// Why peers that begin had better ask others.
+    fn lacks(&self, now_ms: u64) -> Option<Lacks> {
+        let lacks = self.is_loading() || self.awaits_clients(now_ms);
+        lacks.then(|| Lacks {
+            awaits_ms: self.awaits_until_ms.saturating_sub(now_ms),
+        })
     }
 
     /// Members that are heard, this node among them: who shares responsibility.
@@ -215,7 +248,7 @@ impl Distro {
             load_to: None,
             heard_ms: now_ms,
             said_ms: now_ms,
-            loading: false,
+            lacks: None,
             hears: BTreeMap::new(),
             pulls: BTreeMap::new(),
         };
@@ -231,7 +264,7 @@ impl Distro {
             Message::Hello {
                 origin: self.me,
                 knows: newest_boot,
-                loading: self.has_nothing_to_give(now_ms),
+                lacks: self.lacks(now_ms),
             },
         );
     }
@@ -240,7 +273,10 @@ impl Distro {
     ///
     /// A node that is loading asks the others again with the next [`Distro::poll`].
     pub fn on_disconnected(&mut self, peer: u64) {
-        self.lost |= self.peers.remove(&peer).is_some();
+        if self.peers.remove(&peer).is_some() {
+            self.lost = true;
+            self.untold.extend(self.told.iter().flatten().cloned());
+        }
     }
 
     /// A message came from a peer.
@@ -250,13 +286,9 @@ impl Distro {
         };
         peer.heard_ms = now_ms;
         match message {
-            Message::Hello {
-                origin,
-                knows,
-                loading,
-            } if origin.node == from => {
+            Message::Hello { origin, knows, lacks } if origin.node == from => {
                 peer.origin = Some(origin);
-                peer.loading = loading;
+                peer.lacks = lacks;
                 let known = knows.filter(|(of, _)| *of == self.me).map(|(_, known)| known);
                 peer.confirmed = known.unwrap_or_default();
                 peer.sent = peer.confirmed;
@@ -279,10 +311,10 @@ impl Distro {
             Message::Verify {
                 heard,
                 clock,
-                loading,
+                lacks,
                 begin_again,
             } => {
-                peer.loading = loading;
+                peer.lacks = lacks;
                 registry.hear(now_ms, clock);
                 self.on_verify(now_ms, registry, from, heard, begin_again);
             }
@@ -419,14 +451,14 @@ impl Distro {
         });
         let heard = std::iter::once(own).chain(copies).collect();
         let clock = registry.logical_now(now_ms);
-        let loading = self.has_nothing_to_give(now_ms);
+        let lacks = self.lacks(now_ms);
         self.say(
             now_ms,
             to,
             Message::Verify {
                 heard,
                 clock,
-                loading,
+                lacks,
                 begin_again,
             },
         );
@@ -595,11 +627,32 @@ impl Distro {
         }
     }
 
-    /// What this node shows in another way although no record has changed must not look newer than what the
-    /// others show.
+    /// What one node shows must not look newer than what others show after it.
     fn tell_stamps(&mut self, now_ms: u64, registry: &mut Registry) {
-        let stamps = registry.take_changed_alone();
+        if now_ms < self.stamped_ms + STAMPS_MS || has(Bug::StampsAreKept) {
+            return;
+        }
+        self.stamped_ms = now_ms;
+        let mut stamps = registry.take_restamped();
         let peers: Vec<u64> = self.peers.keys().copied().collect();
+        if self.living().count() < self.members.len() {
+            self.untold
+                .extend(stamps.iter().map(|(service, _)| service.clone()));
+        } else {
+            let untold = std::iter::from_fn(|| self.untold.pop_first()).take(STAMPS_AGAIN);
+            stamps.extend(untold.filter_map(|service| {
+                let (_, stamp) = registry.version(&service)?;
+                Some((service, stamp))
+            }));
+        }
+        if now_ms >= self.told_since_ms + ARRIVED_MS {
+            self.told_since_ms = now_ms;
+            let [last, before] = &mut self.told;
+            *before = std::mem::take(last);
+        }
+        if !peers.is_empty() {
+            self.told[0].extend(stamps.iter().map(|(service, _)| service.clone()));
+        }
         for some in stamps.chunks(STAMPS_COUNT) {
             for peer in &peers {
                 self.say(now_ms, *peer, Message::Stamps(some.to_vec()));
@@ -624,6 +677,10 @@ impl Distro {
 
     /// The load is done when everybody has been heard out, or when time is over and nobody who has data is
     /// still being listened to.
+    ///
+    /// If nobody knew what there is, this node waits as long as they do for clients, even if it knew nothing itself:
+    /// what it is told meanwhile is what few have brought back. And so it does if it did not hear all members, of
+    /// which any may know more.
     fn watch_load(&mut self, now_ms: u64, registry: &Registry) {
         let Some(since) = self.loading_since else { return };
         let heard_out = |peer: &Peer| {
@@ -631,16 +688,23 @@ impl Distro {
                 (Some(origin), Some(to)) => registry.known(origin) >= to,
                 _ => false,
             };
-            peer.loading || (own && peer.pulls.is_empty())
+            peer.lacks.is_some() || (own && peer.pulls.is_empty())
         };
         if has(Bug::NoLoad) {
             self.loading_since = None;
         }
-        let all = self.peers.len() + 1 == self.members.len();
-        let late = now_ms >= since + LOAD_MS;
+        let all = self.members_known && self.peers.len() + 1 == self.members.len();
+        let late = self.members_known && now_ms >= since + LOAD_MS;
         if (all || late) && self.peers.values().all(heard_out) {
             self.loading_since = None;
-            self.fed = self.peers.values().any(|peer| !peer.loading);
+            self.fed = self.peers.values().any(|peer| peer.lacks.is_none());
+            let awaited = self.peers.values().filter_map(|peer| peer.lacks);
+            let longest_ms = awaited.map(|lacks| lacks.awaits_ms).max().unwrap_or_default();
+            let alone_until_ms = if all { 0 } else { since + REDO_MS };
+            if !has(Bug::NoCommonWait) {
+                let until_ms = alone_until_ms.max(now_ms + longest_ms);
+                self.awaits_until_ms = self.awaits_until_ms.max(until_ms);
+            }
         }
     }
 }

@@ -32,12 +32,16 @@ pub(crate) enum Bug {
     NoFreshDeadline,
     /// Removals are not sent.
     RemovalsAreNotSent,
+    /// Nobody is told with which stamp a node shows what it has heard.
+    StampsAreKept,
+    /// Who begins beside nodes that wait for their clients answers at once.
+    NoCommonWait,
 }
 
 impl Bug {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Bug; 14] = [
+    pub(crate) const ALL: [Bug; 16] = [
         Bug::StampsDoNotRise,
         Bug::BeatStaysBelow,
         Bug::TimerDrawsStamp,
@@ -52,6 +56,8 @@ impl Bug {
         Bug::NoRevival,
         Bug::NoFreshDeadline,
         Bug::RemovalsAreNotSent,
+        Bug::StampsAreKept,
+        Bug::NoCommonWait,
     ];
 }
 

@@ -185,6 +185,7 @@ impl Registry {
             listed: &mut self.listed,
             events: &mut self.events,
             clock: &mut self.clock,
+            restamped: (!self.is_alone).then_some(&mut self.restamped),
         };
         shown.edit(now_ms, service, endpoint, stamp, |entry| entry.put(record));
     }

@@ -109,8 +109,8 @@ pub struct Registry {
     pub(super) copies: BTreeMap<Origin, Copies>,
     pub(super) timers: Wheel<Timer>,
     pub(super) events: Vec<Event>,
-    /// See [`Registry::take_changed_alone`].
-    pub(super) changed_alone: BTreeSet<ServiceKey>,
+    /// See [`Registry::take_restamped`].
+    pub(super) restamped: Vec<ServiceKey>,
     /// There are no other nodes.
     pub(super) is_alone: bool,
     /// Up to where every member has confirmed the changes of this node.
@@ -136,7 +136,7 @@ impl Registry {
             copies: BTreeMap::new(),
             timers: Wheel::default(),
             events: Vec::new(),
-            changed_alone: BTreeSet::new(),
+            restamped: Vec::new(),
             is_alone: false,
             confirmed_by_all: Revision::default(),
             tombstones: 0,

@@ -325,23 +325,25 @@ impl Registry {
         let count = keys.len();
         for key in keys {
             if !self.covers_something(origin, &key) {
-                let before = self.version(&key.service);
                 self.remove_copy(now_ms, origin, &key);
-                if self.version(&key.service) != before {
-                    self.changed_alone.insert(key.service);
-                }
             }
         }
         count
     }
 
-    /// Services that this node alone has changed, and not by an act that others hear of: each node drops what
-    /// was a dead one's at a time of its own. Taken with their stamps, so that others do not stay below them.
-    pub fn take_changed_alone(&mut self) -> Vec<(ServiceKey, Stamp)> {
-        let services = std::mem::take(&mut self.changed_alone);
+    /// Services that readers see in another way than before, with their stamps, each once; none while there are no
+    /// other nodes.
+    ///
+    /// Each node stamps what it shows by its own clock, which may be ahead of the others': of two changes that
+    /// follow each other closely, another node may show the first with a higher stamp than the one who made them
+    /// gives to the second, and a client that goes from there to here would take the second for the older one. So
+    /// all tell each other, and nobody stays below.
+    pub fn take_restamped(&mut self) -> Vec<(ServiceKey, Stamp)> {
+        let services = std::mem::take(&mut self.restamped);
         let stamped = services.into_iter().filter_map(|key| {
-            let (_, stamp) = self.version(&key)?;
-            Some((key, stamp))
+            let service = self.services.get_mut(&key)?;
+            service.is_restamped = false;
+            Some((key, service.stamp))
         });
         stamped.collect()
     }

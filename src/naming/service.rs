@@ -86,6 +86,8 @@ pub(super) struct Service {
     pub(super) stamp: Stamp,
     /// The stamp at the last change of what readers see; `stamp` may have been raised since.
     pub(super) content: Stamp,
+    /// Waits among those of [`Registry::take_restamped`](super::registry::Registry::take_restamped).
+    pub(super) is_restamped: bool,
     pub(super) entries: BTreeMap<Endpoint, Entry>,
     /// Entries that readers may see: neither tombstones alone nor nothing.
     pub(super) live: usize,
@@ -100,6 +102,7 @@ impl Service {
             key,
             stamp,
             content: stamp,
+            is_restamped: false,
             entries: BTreeMap::new(),
             live: 0,
             overlay: Overlay::default(),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rnacos::discovery::forward::{Frame, Reply, Request};
 use rnacos::discovery::wire::{decode_forward, decode_message, encode_forward, encode_message};
 use rnacos::discovery::{Act, Done, What};
-use rnacos::distro::{Heard, Message};
+use rnacos::distro::{Heard, Lacks, Message};
 use rnacos::model::{Endpoint, NamespaceId, ServiceKey};
 use rnacos::naming::{
     BUCKETS, Batch, Body, Bucket, Delta, Instance, Kind, Origin, Owner, RecordKey, Revision, Stamp,
@@ -65,7 +65,7 @@ fn messages() -> Vec<Message> {
         Message::Hello {
             origin: ORIGIN,
             knows: Some((Origin { node: 1, boot: 3 }, Revision(12))),
-            loading: true,
+            lacks: Some(Lacks { awaits_ms: 14_000 }),
         },
         Message::Changes(Batch {
             origin: ORIGIN,
@@ -81,7 +81,7 @@ fn messages() -> Vec<Message> {
         Message::Verify {
             heard: vec![heard(None), heard(Some(1_500))],
             clock,
-            loading: false,
+            lacks: None,
             begin_again: true,
         },
         Message::Alive { clock },

@@ -117,8 +117,12 @@ pub struct Hello {
     pub knows_origin: ::core::option::Option<Origin>,
     #[prost(uint64, tag = "3")]
     pub knows_revision: u64,
+    /// It cannot tell what there is: it asks others, or waits for its clients.
     #[prost(bool, tag = "4")]
-    pub loading: bool,
+    pub lacks: bool,
+    /// Its clients bring back what it knew for so long, ms.
+    #[prost(uint64, tag = "5")]
+    pub awaits_ms: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Known {
@@ -148,10 +152,13 @@ pub struct Verify {
     pub heard: ::prost::alloc::vec::Vec<Heard>,
     #[prost(uint64, tag = "2")]
     pub clock: u64,
+    /// These three as in Hello.
     #[prost(bool, tag = "3")]
-    pub loading: bool,
+    pub lacks: bool,
     #[prost(bool, tag = "4")]
     pub begin_again: bool,
+    #[prost(uint64, tag = "5")]
+    pub awaits_ms: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Alive {

@@ -111,7 +111,9 @@ impl Maker {
             0 => Message::Hello {
                 origin: self.origin(),
                 knows: self.chance().then(|| (self.origin(), Revision(self.number()))),
-                loading: self.chance(),
+                lacks: self.chance().then(|| Lacks {
+                    awaits_ms: self.number(),
+                }),
             },
             1 => Message::Changes(Batch {
                 origin: self.origin(),
@@ -127,7 +129,9 @@ impl Maker {
             3 => Message::Verify {
                 heard: (0..self.0.random_range(0..3)).map(|_| self.heard()).collect(),
                 clock: Stamp(self.number()),
-                loading: self.chance(),
+                lacks: self.chance().then(|| Lacks {
+                    awaits_ms: self.number(),
+                }),
                 begin_again: self.chance(),
             },
             4 => Message::Alive {

@@ -1,8 +1,9 @@
 //! Several nodes, their clients and a faulty network, in virtual time and from a seed.
 //!
-//! Nodes crash, sleep and are cut off; clients register, beat, move, deregister and die. Meanwhile stamps of
-//! a service may only rise on each node, and nobody who beats may be missing on a node that is loaded. After
-//! healing all nodes must show exactly those who are alive.
+//! Nodes crash, alone or all at once, lose their disks, sleep and are cut off; clients register, beat, move,
+//! deregister and die. Meanwhile stamps of a service may only rise on each node, and nobody who beats may be missing
+//! on a node that answers. After healing all nodes must show exactly those who are alive, with stamps above those
+//! of all that any node ever showed instead.
 //!
 //! `DISTRO_SEEDS=2000 cargo test --lib distro::tests::sim` runs longer; `DISTRO_SEED=7` runs one.
 
@@ -16,9 +17,10 @@ use crate::model::{Endpoint, NamespaceId, ServiceKey};
 use crate::naming::bugs::{Bug, make};
 use crate::naming::{Beat, Digest, Event, Filter, Instance, Origin, Owner, Registry, Stamp, StampClock};
 
-use crate::distro::{BEGINNING_MS, Distro, Message, Out, responsible};
+use crate::distro::{BEGINNING_MS, Distro, Message, Out, REDO_MS, responsible};
 
 const NODES: u64 = 3;
+const SERVICES: u64 = 6;
 const STEP_MS: u64 = 100;
 /// Faults and changes of clients happen until then.
 const STORM_MS: u64 = 120_000;
@@ -35,6 +37,8 @@ struct Node {
     /// Its wall clock is off by this much.
     skew_ms: u64,
     stamps: BTreeMap<ServiceKey, Stamp>,
+    /// Its disk is lost.
+    wiped: bool,
 }
 
 enum Way {
@@ -71,28 +75,47 @@ struct World {
     /// Pairs whose stream stands.
     streams: BTreeSet<(u64, u64)>,
     connections: u64,
+    /// With which stamp at most anybody ever showed what of a service.
+    ever: BTreeMap<ServiceKey, BTreeMap<Shown, Stamp>>,
+    /// Which state of a service each node showed when it was looked at last.
+    looked: BTreeMap<(u64, ServiceKey), Option<(Stamp, Stamp)>>,
+    services: Vec<ServiceKey>,
     /// No more than so many at a time; with few of them nodes are often without any.
     clients_max: usize,
     trace: bool,
+}
+
+/// Ports of instances, and whether they are shown as healthy.
+type Shown = BTreeMap<u16, bool>;
+
+fn service(place: u64) -> ServiceKey {
+    ServiceKey::new(&NamespaceId::default(), "g", &format!("service-{place}"))
 }
 
 fn pair(a: u64, b: u64) -> (u64, u64) {
     (a.min(b), a.max(b))
 }
 
-fn node(id: u64, boot: u64, now_ms: u64, skew_ms: u64) -> Node {
+/// A node that begins. `mark` is what it has on its disk: above all stamps that it drew.
+fn node(id: u64, boot: u64, now_ms: u64, skew_ms: u64, mark: Stamp) -> Node {
     let me = Origin { node: id, boot };
+    let wall_ms = 1_000_000_000 + now_ms + skew_ms;
     Node {
-        registry: Registry::new(
-            me,
-            StampClock::new(1_000_000_000 + now_ms + skew_ms, BEGINNING_MS),
-        ),
+        registry: Registry::new(me, StampClock::new(wall_ms.max(mark.0), BEGINNING_MS)),
         distro: Distro::new(me, 1..=NODES, BEGINNING_MS),
         up: true,
         boot,
         started_ms: now_ms,
         skew_ms,
         stamps: BTreeMap::new(),
+        wiped: false,
+    }
+}
+
+impl Node {
+    /// Whether readers are answered.
+    fn answers(&self, now_ms: u64) -> bool {
+        self.up && !self.distro.is_loading() && !self.distro.awaits_clients(now_ms)
     }
 }
 
@@ -101,7 +124,7 @@ impl World {
         let mut random = StdRng::seed_from_u64(seed);
         let nodes = (1..=NODES).map(|id| {
             let skew_ms = random.random_range(0..20_000);
-            (id, node(id, 1, 0, skew_ms))
+            (id, node(id, 1, 0, skew_ms, Stamp(0)))
         });
         World {
             seed,
@@ -114,6 +137,9 @@ impl World {
             mended_ms: 0,
             streams: BTreeSet::new(),
             connections: 0,
+            ever: BTreeMap::new(),
+            looked: BTreeMap::new(),
+            services: (0..SERVICES).map(service).collect(),
             clients_max: if seed.is_multiple_of(3) { 4 } else { 60 },
             trace: std::env::var_os("DISTRO_TRACE").is_some(),
         }
@@ -132,6 +158,7 @@ impl World {
             self.step();
         }
         self.all_agree();
+        self.nobody_stays_below();
         // A change may be on its way at any moment; none takes a second.
         let end = self.now_ms + 1_000;
         while !self.copies_are_true() {
@@ -190,7 +217,11 @@ impl World {
         }
         let id = self.random.random_range(1..=NODES);
         if self.chance(3) && self.nodes.values().filter(|node| node.up).count() == NODES as usize {
-            self.crash(id);
+            let all = self.chance(200);
+            let wiped = self.chance(200);
+            for other in (1..=NODES).filter(|other| all || *other == id) {
+                self.crash(other, wiped && other == id);
+            }
         }
         if self.chance(10) {
             self.restart();
@@ -248,6 +279,7 @@ impl World {
             }
             self.collect(id);
         }
+        self.look();
     }
 
     /// Puts what a node says on the wire.
@@ -315,13 +347,19 @@ impl World {
 
     // Nodes.
 
-    fn crash(&mut self, id: u64) {
-        self.tell(|| format!("node {id} crashes"));
+    fn crash(&mut self, id: u64, wiped: bool) {
+        self.tell(|| {
+            format!(
+                "node {id} crashes{}",
+                if wiped { ", its disk is lost" } else { "" }
+            )
+        });
         let mut all_told = true;
         if let Some(node) = self.nodes.get_mut(&id) {
             let sizes = node.distro.sizes(&node.registry);
             all_told = sizes.behind == 0 && sizes.peers as u64 == NODES - 1;
             node.up = false;
+            node.wiped = wiped;
         }
         self.streams.retain(|(a, b)| *a != id && *b != id);
         let others: Vec<u64> = (1..=NODES).filter(|other| *other != id).collect();
@@ -356,22 +394,31 @@ impl World {
         let now = self.now_ms;
         self.tell(|| format!("node {id} starts, unless it runs"));
         if let Some(old) = self.nodes.get_mut(&id).filter(|node| !node.up) {
-            *old = node(id, old.boot + 1, now, old.skew_ms);
+            let clock = BEGINNING_MS + now - old.started_ms;
+            let mark = if old.wiped {
+                Stamp(0)
+            } else {
+                old.registry.logical_now(clock)
+            };
+            let held = !old.wiped;
+            *old = node(id, old.boot + 1, now, old.skew_ms, mark);
+            if held {
+                old.distro.await_clients(BEGINNING_MS + REDO_MS);
+            }
         }
     }
 
     // Clients.
 
     fn new_client(&mut self) {
-        let service = self.random.random_range(0..6);
-        let name = format!("service-{service}");
+        let place = self.random.random_range(0..SERVICES);
         let way = if self.chance(500) {
             Way::Beats { next_ms: 0 }
         } else {
             Way::Connected { to: None, next_ms: 0 }
         };
         self.clients.push(Client {
-            service: ServiceKey::new(&NamespaceId::default(), "g", &name),
+            service: service(place),
             endpoint: Endpoint::new("10.0.0.1", self.clients.len() as u16, ""),
             way,
             known_since: None,
@@ -534,8 +581,8 @@ impl World {
 
     // What must hold.
 
-    /// Ports of who is shown, and whether as healthy.
-    fn shown(node: &Node, service: &ServiceKey) -> BTreeMap<u16, bool> {
+    /// Who is shown.
+    fn shown(node: &Node, service: &ServiceKey) -> Shown {
         let view = node.registry.view(service, &Filter::default());
         let hosts = view.unwrap_or_default().hosts;
         hosts.iter().map(|(at, seen)| (at.port, seen.healthy)).collect()
@@ -562,7 +609,7 @@ impl World {
             for (id, node) in self
                 .nodes
                 .iter()
-                .filter(|(_, node)| node.up && !node.distro.is_loading())
+                .filter(|(id, node)| node.answers(self.clock(**id)))
             {
                 let shown = World::shown(node, &client.service);
                 if shown.contains_key(&client.endpoint.port) {
@@ -601,7 +648,7 @@ impl World {
                 continue;
             }
             for (id, node) in &self.nodes {
-                if node.up && !node.distro.is_loading() {
+                if node.answers(self.clock(*id)) {
                     let shown = World::shown(node, &client.service);
                     if shown.get(&client.endpoint.port) != Some(&true) {
                         self.tell_records(client);
@@ -619,8 +666,46 @@ impl World {
         }
     }
 
+    /// Notes what is shown now.
+    fn look(&mut self) {
+        for (id, node) in &self.nodes {
+            if !node.answers(self.clock(*id)) {
+                continue;
+            }
+            for service in &self.services {
+                let version = node.registry.version(service);
+                let Some((_, stamp)) = version else { continue };
+                if self.looked.insert((*id, service.clone()), version) == Some(version) {
+                    continue;
+                }
+                let ever = self.ever.entry(service.clone()).or_default();
+                let highest = ever.entry(World::shown(node, service)).or_default();
+                *highest = stamp.max(*highest);
+            }
+        }
+    }
+
+    /// A client that has seen something else before, wherever, takes for newer what it is shown now.
+    fn nobody_stays_below(&self) {
+        for (id, node) in &self.nodes {
+            for (service, ever) in &self.ever {
+                let Some((_, stamp)) = node.registry.version(service) else {
+                    continue;
+                };
+                let shown = World::shown(node, service);
+                let others = ever.iter().filter(|(other, _)| **other != shown);
+                let highest = others.map(|(_, stamp)| *stamp).max().unwrap_or_default();
+                assert!(
+                    stamp > highest,
+                    "seed {}: node {id} shows {service} with {stamp:?}, and somebody showed it otherwise with {highest:?}",
+                    self.seed
+                );
+            }
+        }
+    }
+
     fn all_agree(&self) {
-        let mut expected: BTreeMap<ServiceKey, BTreeMap<u16, bool>> = BTreeMap::new();
+        let mut expected: BTreeMap<ServiceKey, Shown> = BTreeMap::new();
         for client in &self.clients {
             let ports = expected.entry(client.service.clone()).or_default();
             if client.alive {
@@ -673,7 +758,7 @@ fn nodes_agree_whatever_happens_on_the_way() {
 
 #[test]
 fn mistakes_made_on_purpose_are_found() {
-    const SEEDS: u64 = 40;
+    const SEEDS: u64 = 100;
     let missed: Vec<Bug> = Bug::ALL
         .into_iter()
         .filter(|bug| {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::distro::{BEGINNING_MS, Distro, GRACE_MS, Out};
+use crate::distro::{BEGINNING_MS, Distro, GRACE_MS, Out, REDO_MS};
 use crate::model::{Endpoint, NamespaceId, ServiceKey};
-use crate::naming::{Filter, Instance, Origin, Owner, Registry, StampClock};
+use crate::naming::{Filter, Instance, Origin, Owner, Registry, Stamp, StampClock};
 
 /// The wall clock at the beginning.
 const WALL_MS: u64 = 1_000_000_000;
@@ -144,12 +144,11 @@ fn a_node_starts_beside_peers_whose_records_are_all_gone() {
 
 #[test]
 fn nodes_that_all_restart_wait_for_their_clients_and_one_that_does_alone_does_not() {
-    const CLIENTS_MS: u64 = 15_000;
     let awaits = |nodes: &mut Nodes, id| nodes.at(id, |node, now_ms| node.distro.awaits_clients(now_ms));
     let mut nodes = Nodes::default();
     for id in 1..=3 {
         nodes.start(id, 3);
-        nodes.at(id, |node, now_ms| node.distro.await_clients(now_ms + CLIENTS_MS));
+        nodes.at(id, |node, now_ms| node.distro.await_clients(now_ms + REDO_MS));
     }
     nodes.pass(1_000);
     // That one of them is back does not mean that all are.
@@ -158,12 +157,12 @@ fn nodes_that_all_restart_wait_for_their_clients_and_one_that_does_alone_does_no
     for id in 1..=3 {
         assert!(!nodes.is_loading(id) && awaits(&mut nodes, id), "node {id}");
     }
-    nodes.pass(CLIENTS_MS);
+    nodes.pass(REDO_MS);
     assert!((1..=3).all(|id| !awaits(&mut nodes, id)));
     nodes.pass(6_000);
     nodes.stop(2);
     nodes.start(2, 3);
-    nodes.at(2, |node, now_ms| node.distro.await_clients(now_ms + CLIENTS_MS));
+    nodes.at(2, |node, now_ms| node.distro.await_clients(now_ms + REDO_MS));
     nodes.pass(1_000);
     assert!(!awaits(&mut nodes, 2), "the others have told it");
     assert!(nodes.shows(2));
@@ -201,4 +200,87 @@ fn a_grace_goes_on_over_restarts_of_those_who_hold_the_copies() {
     assert!(nodes.shows(1) && nodes.shows(2), "the grace is not over");
     nodes.pass(12_000);
     assert!(!nodes.shows(1) && !nodes.shows(2));
+}
+
+#[test]
+fn a_node_with_a_new_disk_waits_for_clients_as_long_as_the_others() {
+    let awaits = |nodes: &mut Nodes, id| nodes.at(id, |node, now_ms| node.distro.awaits_clients(now_ms));
+    let mut nodes = Nodes::default();
+    for id in 1..=2 {
+        nodes.start(id, 3);
+        nodes.at(id, |node, now_ms| node.distro.await_clients(now_ms + REDO_MS));
+    }
+    // At once, and when the others have found long since that nobody knows.
+    for after_ms in [100, 8_000] {
+        nodes.pass(after_ms);
+        nodes.start(3, 3);
+        nodes.pass(1_000);
+        assert!(!nodes.is_loading(3) && awaits(&mut nodes, 3));
+        nodes.stop(3);
+    }
+    nodes.start(3, 3);
+    nodes.pass(5_000);
+    assert!(awaits(&mut nodes, 3), "14.1 s after the others began");
+    nodes.pass(2_000);
+    assert!(
+        (1..=3).all(|id| !awaits(&mut nodes, id)),
+        "nobody waits longer than the first"
+    );
+}
+
+#[test]
+fn nobody_stays_below_what_another_node_showed_between_two_changes() {
+    let mut nodes = Nodes::of(3);
+    let stamp = |nodes: &mut Nodes, id| {
+        nodes.at(id, |node, _| {
+            node.registry.version(&service()).map(|(_, stamp)| stamp)
+        })
+    };
+    // Logical time of node 1 is ahead, and the others have not heard so yet.
+    nodes.at(1, |node, now_ms| node.registry.hear(now_ms, Stamp(2 * WALL_MS)));
+    nodes.register(3, &Owner::Connection("c".into()), 1);
+    nodes.pass(100);
+    let between = stamp(&mut nodes, 1);
+    nodes.register(3, &Owner::Connection("c".into()), 2);
+    nodes.pass(1_200);
+    for id in 1..=3 {
+        assert!(stamp(&mut nodes, id) > between, "node {id}");
+    }
+    // What was told while somebody was away reaches him later.
+    nodes.stop(2);
+    nodes.register(3, &Owner::Connection("c".into()), 3);
+    nodes.pass(3_000);
+    let highest = (1..=3)
+        .filter(|id| *id != 2)
+        .filter_map(|id| stamp(&mut nodes, id))
+        .max();
+    nodes.start(2, 3);
+    nodes.pass(2_000);
+    assert!(stamp(&mut nodes, 2) >= highest);
+}
+
+#[test]
+fn who_cannot_ask_all_members_claims_nothing_for_a_while() {
+    let mut nodes = Nodes::default();
+    nodes.start(1, 3);
+    nodes.pass(REDO_MS - 100);
+    let awaits = |nodes: &mut Nodes| nodes.at(1, |node, now_ms| node.distro.awaits_clients(now_ms));
+    assert!(
+        !nodes.is_loading(1) && awaits(&mut nodes),
+        "it knew nothing, as with a new disk"
+    );
+    nodes.pass(200);
+    assert!(!awaits(&mut nodes));
+}
+
+#[test]
+fn a_node_loads_until_it_knows_who_the_members_are() {
+    let me = Origin { node: 1, boot: 1 };
+    let mut registry = Registry::new(me, StampClock::new(WALL_MS, BEGINNING_MS));
+    let mut distro = Distro::new(me, [], BEGINNING_MS);
+    drop(distro.poll(BEGINNING_MS + 60_000, &mut registry));
+    assert!(distro.is_loading());
+    distro.set_members([1]);
+    drop(distro.poll(BEGINNING_MS + 60_100, &mut registry));
+    assert!(!distro.is_loading() && !distro.awaits_clients(BEGINNING_MS + 60_100));
 }

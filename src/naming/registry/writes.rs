@@ -80,6 +80,7 @@ impl Registry {
             listed: &mut self.listed,
             events: &mut self.events,
             clock: &mut self.clock,
+            restamped: (!self.is_alone).then_some(&mut self.restamped),
         };
         shown.edit(now_ms, service, endpoint, stamp, edit);
     }
@@ -87,8 +88,9 @@ impl Registry {
     /// Raises the stamp of a service above what readers have, and tells.
     pub(in crate::naming) fn changed(&mut self, now_ms: u64, key: &ServiceKey, at_least: Stamp) {
         if let Some(service) = self.services.get_mut(key) {
+            let restamped = (!self.is_alone).then_some(&mut self.restamped);
             self.events
-                .push(raised(&mut self.clock, now_ms, service, at_least));
+                .push(raised(&mut self.clock, now_ms, service, at_least, restamped));
         }
     }
 
@@ -112,6 +114,8 @@ pub(in crate::naming) struct Shown<'a> {
     pub(in crate::naming) listed: &'a mut Listed,
     pub(in crate::naming) events: &'a mut Vec<Event>,
     pub(in crate::naming) clock: &'a mut StampClock,
+    /// `None` while there is nobody to tell.
+    pub(in crate::naming) restamped: Option<&'a mut Vec<ServiceKey>>,
 }
 
 impl Shown<'_> {
@@ -137,13 +141,21 @@ impl Shown<'_> {
             self.listed.set(&service.key, service.is_listed());
         }
         if differs {
-            self.events.push(raised(self.clock, now_ms, service, stamp));
+            let restamped = self.restamped.as_deref_mut();
+            self.events
+                .push(raised(self.clock, now_ms, service, stamp, restamped));
         }
     }
 }
 
 /// Readers see something else of a service: a stamp above what they have, and the word of it.
-fn raised(clock: &mut StampClock, now_ms: u64, service: &mut Service, at_least: Stamp) -> Event {
+fn raised(
+    clock: &mut StampClock,
+    now_ms: u64,
+    service: &mut Service,
+    at_least: Stamp,
+    restamped: Option<&mut Vec<ServiceKey>>,
+) -> Event {
     clock.hear(now_ms, at_least);
     service.stamp = if has(Bug::StampsDoNotRise) {
         clock.now(now_ms)
@@ -152,6 +164,11 @@ fn raised(clock: &mut StampClock, now_ms: u64, service: &mut Service, at_least: 
         clock.draw(now_ms, service.stamp.max(at_least))
     };
     service.content = service.stamp;
+    if let Some(restamped) = restamped
+        && !std::mem::replace(&mut service.is_restamped, true)
+    {
+        restamped.push(service.key.clone());
+    }
     Event::Changed {
         service: service.key.clone(),
         stamp: service.stamp,

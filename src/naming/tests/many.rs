@@ -27,7 +27,7 @@ fn an_origin_of_many_is_dropped_in_steps_and_tells_nobody_meanwhile() {
     assert!((3..=5).contains(&steps), "{steps} steps");
     assert_eq!(b.origins().count(), 0);
     assert_eq!(b.instance_count(), 0);
-    assert!(!b.take_changed_alone().is_empty());
+    assert!(!b.take_restamped().is_empty());
 }
 
 #[test]
