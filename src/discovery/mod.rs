@@ -20,6 +20,7 @@ mod last_known;
 mod network;
 mod node;
 mod reserve;
+mod rows;
 pub mod wire;
 
 pub use answers::{CACHE_MS, Form, instance_id};

@@ -18,9 +18,10 @@ use super::forward::{Act, Done, Request, What};
 use super::last_known::{Keeper, LastKnown};
 use super::network::{FORWARD_WITHIN, Forwards};
 use super::reserve::{Left, Reserve};
+use super::rows::{Fed, Reads};
 use crate::clock;
 use crate::cluster::{Link, LinkKind, Links};
-use crate::distro::{BEGINNING_MS, Distro, GRACE_MS, Sizes, responsible};
+use crate::distro::{BEGINNING_MS, Distro, GRACE_MS, REDO_MS, Sizes, responsible};
 use crate::error::{Error, Result};
 use crate::model::ServiceKey;
 use crate::naming::{
@@ -35,10 +36,6 @@ const TICK: Duration = Duration::from_millis(100);
 const GATHER: Duration = Duration::from_millis(1);
 /// Empty services and answers that nobody asks for are looked for so often; all services are walked.
 const SWEEP_MS: u64 = 10_000;
-/// After a restart, while no other node has told this one what there is, readers wait so long: by then
-/// the clients of nearly all SDKs have noticed and registered again (contract 05 §2.5; the Rust SDK takes
-/// 13 s), ms.
-const REDO_MS: u64 = 15_000;
 /// A node whose time stood still for so long may have been given up by the others, ms.
 const GIVEN_UP_MS: u64 = GRACE_MS - 5_000;
 
@@ -68,7 +65,7 @@ pub struct Parts {
 pub enum Readiness {
     /// Yes.
     Ready,
-    /// Other nodes are still being asked what there is.
+    /// Other nodes, or the disk, are still being asked what there is.
     Loading,
     /// Clients of the run before have not had time to come back yet.
     AwaitingClients,
@@ -84,7 +81,7 @@ pub struct Discovery {
     /// There is something to send.
     changed: Notify,
     on_events: OnEvents,
-    rows: Rows,
+    pub(super) rows: Rows,
     hang_up: OnceLock<HangUp>,
     reserve: Mutex<Reserve>,
     keeper: Mutex<Keeper>,
@@ -108,6 +105,7 @@ pub(super) struct Shared {
     pub(super) links: BTreeMap<u64, Link>,
     members: BTreeSet<u64>,
     answers: Answers,
+    pub(super) fed: Fed,
     swept_ms: u64,
     pub(super) last_known: LastKnown,
     /// All of it is in the registry.
@@ -116,7 +114,7 @@ pub(super) struct Shared {
 
 impl Shared {
     fn readiness(&self, now_ms: u64) -> Readiness {
-        if self.distro.is_loading() {
+        if self.distro.is_loading() || !matches!(self.fed, Fed::Yes) {
             return Readiness::Loading;
         }
         if !self.distro.awaits_clients(now_ms) {
@@ -167,7 +165,7 @@ pub struct Figures {
 }
 
 impl Discovery {
-    /// The registry of a node that begins, alone for now. Blocks for the disk.
+    /// The registry of a node that begins, and loads until it is told who the members are. Blocks for the disk.
     ///
     /// # Errors
     /// The high-water mark cannot be written, or the replicated state cannot be read.
@@ -188,8 +186,8 @@ impl Discovery {
         };
         let mut registry = Registry::new(me, StampClock::new(floor, BEGINNING_MS));
         registry.feed_all(BEGINNING_MS, (parts.rows)()?);
-        let members = BTreeSet::from([me.node]);
-        let mut distro = Distro::new(me, members.iter().copied(), BEGINNING_MS);
+        let members = BTreeSet::new();
+        let mut distro = Distro::new(me, [], BEGINNING_MS);
         let instances = parts.folder.join("instances");
         let (keeper, last_known) = Keeper::open(instances, me, away_ms, BEGINNING_MS);
         if held || !last_known.is_empty() {
@@ -202,6 +200,7 @@ impl Discovery {
                 links: BTreeMap::new(),
                 members,
                 answers: Answers::default(),
+                fed: Fed::Yes,
                 swept_ms: BEGINNING_MS,
                 last_known,
                 taken_back: false,
@@ -252,21 +251,6 @@ impl Discovery {
         let done = act(&mut shared.registry, now_ms);
         self.tell(&mut shared);
         done
-    }
-
-    /// What the replicated state says now, change by change.
-    pub fn feed(&self, changes: &[Replicated]) {
-        self.act(|registry, now_ms| changes.iter().for_each(|change| registry.feed(now_ms, change)));
-    }
-
-    /// The replicated state was replaced as a whole. Blocks.
-    ///
-    /// # Errors
-    /// It cannot be read; nothing is changed.
-    pub fn reload(&self) -> Result<()> {
-        let rows = (self.rows)()?;
-        self.act(|registry, now_ms| registry.feed_all(now_ms, rows));
-        Ok(())
     }
 
     /// Looks at the registry.
@@ -455,7 +439,7 @@ impl Discovery {
     /// # Cancel safety
     /// Nothing is lost by dropping it.
     pub async fn run(self: Arc<Self>) {
-        let mut turned = clock::now();
+        let (mut turned, mut reads) = (clock::now(), Reads::default());
         loop {
             tokio::select! {
                 () = self.changed.notified() => sleep_until(turned + GATHER).await,
@@ -463,6 +447,7 @@ impl Discovery {
             }
             self.turn();
             turned = clock::now();
+            self.read_rows(&mut reads);
             if let Some((logical_ms, in_use)) = self.reserve_due() {
                 let this = Arc::clone(&self);
                 let renewed =
@@ -530,10 +515,7 @@ impl Discovery {
             boot,
         };
         shared.registry = Registry::new(me, StampClock::new(boot, now_ms));
-        match (self.rows)() {
-            Ok(rows) => shared.registry.feed_all(now_ms, rows),
-            Err(error) => tracing::error!(%error, "persistent instances cannot be read: restart this node"),
-        }
+        shared.fed = Fed::No;
         shared.distro = Distro::new(me, shared.members.iter().copied(), now_ms);
         shared.links.clear();
         shared.answers = Answers::default();

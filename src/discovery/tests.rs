@@ -1,13 +1,16 @@
 //! A node alone, in virtual time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::rows::{Fed, Reads};
 use super::*;
+use crate::error::Error;
 use crate::model::{Endpoint, NamespaceId, ServiceKey};
 use storage::{Watermark, WatermarkFile};
 
-use crate::naming::{Event, Filter, Instance};
+use crate::naming::{Event, Filter, Instance, Persistent, Replicated};
 
 fn service() -> ServiceKey {
     ServiceKey::new(&NamespaceId::default(), "g", "s")
@@ -29,13 +32,19 @@ fn register() -> Act {
 }
 
 fn open(folder: &std::path::Path) -> Arc<Discovery> {
+    open_with(folder, Box::new(|| Ok(Vec::new())))
+}
+
+fn open_with(folder: &std::path::Path, rows: Rows) -> Arc<Discovery> {
     let parts = Parts {
         node: 1,
         folder: folder.to_owned(),
         on_events: Box::new(|_| {}),
-        rows: Box::new(|| Ok(Vec::new())),
+        rows,
     };
-    Discovery::open(parts).expect("a folder")
+    let discovery = Discovery::open(parts).expect("a folder");
+    discovery.set_members([1].into());
+    discovery
 }
 
 fn stamp(answer: &[u8]) -> u64 {
@@ -417,4 +426,89 @@ async fn in_a_cluster_clients_are_waited_for_and_then_the_last_list_counts() {
         "nobody came back, and nobody said otherwise"
     );
     running.abort();
+}
+#[tokio::test(start_paused = true)]
+async fn who_begins_anew_answers_only_with_what_the_log_keeps() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reads, fails) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, broken) = (Arc::clone(&reads), Arc::clone(&fails));
+    let rows = move || {
+        count.fetch_add(1, Relaxed);
+        match broken.load(Relaxed) {
+            true => Err(Error::Internal("the disk".to_owned())),
+            false => Ok(vec![kept_in_the_log(80)]),
+        }
+    };
+    let node = open_with(folder.path(), Box::new(rows));
+    let running = tokio::spawn(Arc::clone(&node).run());
+    let ports = || {
+        let view = node.look(|registry, _| registry.view(&service(), &Filter::default()));
+        let hosts = view.unwrap_or_default().hosts.into_iter();
+        hosts.map(|(endpoint, _)| endpoint.port).collect::<Vec<_>>()
+    };
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((node.readiness(), ports()), (Readiness::Ready, vec![80]));
+    fails.store(true, Relaxed);
+    // The process stands still for longer than the others keep what it said.
+    tokio::time::advance(Duration::from_secs(40)).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!((node.readiness(), ports()), (Readiness::Loading, vec![]));
+    assert!(reads.load(Relaxed) > 10, "it is tried again and again");
+    fails.store(false, Relaxed);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((node.readiness(), ports()), (Readiness::Ready, vec![80]));
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_applied_during_a_read_stands_above_it() {
+    let folder = tempfile::tempdir().unwrap();
+    // The read has seen what it gives, and is slow: the applier goes on meanwhile.
+    let (begun, begins) = std::sync::mpsc::sync_channel(1);
+    let (goes_on, go_on) = std::sync::mpsc::sync_channel::<()>(1);
+    let go_on = std::sync::Mutex::new(go_on);
+    let opened = AtomicBool::new(false);
+    let rows = move || {
+        if opened.swap(true, Relaxed) {
+            begun.send(()).expect("the test waits");
+            go_on.lock().unwrap().recv().expect("the test goes on");
+        }
+        Ok(vec![kept_in_the_log(80), kept_in_the_log(81)])
+    };
+    let node = open_with(folder.path(), Box::new(rows));
+    node.lock().fed = Fed::No;
+    node.read_rows(&mut Reads::default());
+    begins.recv().expect("it is read");
+    let gone = match kept_in_the_log(80) {
+        Replicated::Instance {
+            service, endpoint, ..
+        } => Replicated::Instance {
+            service,
+            endpoint,
+            set: None,
+        },
+        other => other,
+    };
+    node.feed(&[gone, kept_in_the_log(82)]);
+    goes_on.send(()).expect("the read waits");
+    while !matches!(node.lock().fed, Fed::Yes) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let view = node.look(|registry, _| registry.view(&service(), &Filter::default()));
+    let hosts = view.unwrap_or_default().hosts.into_iter();
+    assert_eq!(
+        hosts.map(|(endpoint, _)| endpoint.port).collect::<Vec<_>>(),
+        [81, 82]
+    );
+}
+
+fn kept_in_the_log(port: u16) -> Replicated {
+    Replicated::Instance {
+        service: service(),
+        endpoint: Endpoint::new("10.0.0.1", port, ""),
+        set: Some(Persistent {
+            instance: Arc::new(Instance::default()),
+            healthy: true,
+        }),
+    }
 }

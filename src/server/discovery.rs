@@ -50,7 +50,7 @@ pub(super) fn on_change(discovery: &Discovery, events: &[Event]) {
                 // What was read includes all changes before it.
                 changes.clear();
                 if let Err(error) = discovery.reload() {
-                    tracing::error!(%error, "persistent instances cannot be read: restart this node");
+                    tracing::error!(%error, "persistent instances cannot be read, older ones are shown: tried again");
                 }
             }
             _ => {}

@@ -55,6 +55,7 @@ impl World {
             rows: Box::new(|| Ok(Vec::new())),
         });
         let discovery = discovery.expect("a folder");
+        discovery.set_members([1].into());
         let running = tokio::spawn(Arc::clone(&discovery).run());
         let rendered = Arc::clone(&discovery);
         let bytes_of = move |key: &ServiceKey| rendered.query(key, &Filter::default(), Form::Grpc).len();
