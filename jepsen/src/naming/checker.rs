@@ -9,7 +9,8 @@
 //!   their owner may then be on different sides of a cut for long enough.
 //! - **Ghosts.** Of what was deregistered, a node that no longer shows it does not show it again; after a quiet time
 //!   nobody shows it. What died does not come back to a node that lacked it after a quiet time, and is gone after its time, plus the grace if there was trouble. Forgiven: instances for which a
-//!   request with an unknown outcome may still be on its way, and a tombstone that died with its node.
+//!   request with an unknown outcome may still be on its way, a tombstone that died with its node, and the word of
+//!   a node that died before the instance did, which is kept for the grace.
 //! - **Emptiness.** A node that was started does not list nobody where several were when it died, not even when all
 //!   died with it: SDKs would drop every provider. It may answer 503.
 //! - **Stamps.** On one node the stamp of a service never falls, over its restarts too, and rises with every
@@ -384,7 +385,15 @@ fn gone(record: &Record, troubles: &Troubles, service: u32) -> Vec<Gone> {
             (false, Way::Http) => life.expires + EXPIRY_SLACK,
             (false, Way::Grpc) => SECOND,
         };
-        let at_once = troubles.quiet_from(from_when, expires + QUIET) == from_when && !in_doubt;
+        // A connection before this one broke with its node, whose words the others keep for the grace.
+        let kept_elsewhere = record.lives.values().any(|other| {
+            let broke = other
+                .end
+                .is_some_and(|end| end.how == Ending::Broken && end.asked + GRACE + EXPIRY_SLACK > from);
+            other.instance == life.instance && other.keeper < life.keeper && broke
+        });
+        let at_once =
+            troubles.quiet_from(from_when, expires + QUIET) == from_when && !in_doubt && !kept_elsewhere;
         let nowhere = if for_good || at_once {
             troubles.quiet_from(from_when + expires, QUIET) + QUIET
         } else {

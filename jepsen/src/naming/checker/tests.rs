@@ -277,6 +277,17 @@ fn a_node_that_should_have_learnt_of_the_end_shows_a_ghost() {
     // With trouble the grace comes on top, and its time.
     late(Made::new().broken(Broken::Cut(0, 1), 1500, 9000), 20_000).passes();
     late(Made::new().broken(Broken::Cut(0, 1), 1500, 9000), 90_000).fails("ghost");
+    // So it does if the word of a node that died before is still kept.
+    let kept = |to| {
+        Made::new()
+            .registered(1, Way::Grpc, 200)
+            .ends(1, Ending::Broken, 900)
+            .registered(2, Way::Grpc, 1000)
+            .ends(2, Ending::Died, 2000)
+            .lists(1, Some(1), 1100, to)
+    };
+    kept(20_000).passes();
+    kept(90_000).fails("ghost");
     let deregistered = Made::new()
         .registered(1, Way::Http, 1000)
         .ends(1, Ending::Deregistered, 2000)
