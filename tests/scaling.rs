@@ -7,6 +7,8 @@
 
 #[path = "scaling/cluster.rs"]
 mod cluster;
+#[path = "grpc_client/mod.rs"]
+mod grpc_client;
 #[path = "scaling/naming.rs"]
 mod naming;
 #[path = "scaling/writers.rs"]

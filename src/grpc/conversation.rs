@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::body::{self, Budget, CONNECTION_BODIES_BYTES_MAX, Encoding, Room};
 use super::connection::Client;
-use super::dispatch::{self, Answer, Call, Failure, is_node_only};
+use super::dispatch::{self, Answer, Call, is_about_configs, is_node_only};
 use super::gateway::Gateway;
 use super::line::Line;
 use super::listener::{Guest, UNIMPLEMENTED, refuse};
@@ -194,10 +194,7 @@ impl Conversation {
             return Answer::error(code::BAD_REQUEST, &refusal);
         }
         if self.gateway.readiness.is_loading() {
-            let Failure::Exception { code, message } = Failure::starting() else {
-                unreachable!("a starting node is an exception");
-            };
-            return Answer::error(code, &message);
+            return Answer::starting();
         }
         if name == ServerCheckRequest::TYPE {
             return self.check_server(&payload);
@@ -212,6 +209,9 @@ impl Conversation {
             return Answer::error(code::UNREGISTERED, "Connection is unregistered.");
         };
         client.heard();
+        if is_about_configs(name) && !self.gateway.readiness.serves_configs().await {
+            return Answer::starting();
+        }
         let call = Call {
             client,
             payload,

@@ -109,7 +109,7 @@ impl Failure {
     pub fn starting() -> Failure {
         Failure::Exception {
             code: code::STARTING,
-            message: "Server is starting,please try later.".to_owned(),
+            message: STARTING.to_owned(),
         }
     }
 
@@ -174,6 +174,11 @@ impl Answer {
             frame,
             succeeded: true,
         }
+    }
+
+    /// That this node does not have its data yet.
+    pub(super) fn starting() -> Answer {
+        Answer::error(code::STARTING, STARTING)
     }
 
     /// An `ErrorResponse`, whatever the request was.
@@ -267,6 +272,14 @@ pub(super) fn bad_body(call: &Call, error: &nacos::ReadError) -> Answer {
     call.gateway
         .malformed(call.client.remote, &format_args!("{kind}: {error}"));
     Answer::error(code::BAD_REQUEST, &format!("{kind} cannot be read: {error}"))
+}
+
+/// What a node says that does not have its data yet.
+const STARTING: &str = "Server is starting,please try later.";
+
+/// Requests that need what the log says: they are answered only once this node has caught up.
+pub(super) fn is_about_configs(name: &str) -> bool {
+    name.starts_with("Config")
 }
 
 /// Names of requests that only nodes of the Java server send to one another.

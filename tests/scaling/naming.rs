@@ -7,6 +7,7 @@ use std::time::Duration;
 use rnacos::server::Tuning;
 
 use super::cluster::{Cluster, PATIENCE};
+use super::grpc_client::{Client, Outcome};
 use super::writers::request;
 
 const SERVICES: usize = 20;
@@ -120,4 +121,79 @@ async fn a_node_alone_registers_beats_and_answers() {
         }
     }
     cluster.stop().await;
+}
+
+/// A client as soon as the node takes one, after so long.
+async fn taken(address: SocketAddr) -> (Client, Duration) {
+    let begun = tokio::time::Instant::now();
+    let taken = async {
+        loop {
+            let mut client = Client::connect(address).await;
+            if client.call_as("ServerCheckRequest", b"{}").await.codes() == (200, 0) {
+                return client;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let client = tokio::time::timeout(PATIENCE, taken)
+        .await
+        .expect("it takes clients");
+    (client, begun.elapsed())
+}
+
+/// Naming goes on where raft cannot: a node that starts and finds no majority takes clients at once, and says
+/// nothing of configs that a client could take for "it was removed".
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_without_a_majority_takes_clients_at_once() {
+    let mut cluster = Cluster::of(3, Tuning::default()).await;
+    let config = request(
+        cluster.http()[0],
+        "POST",
+        "/nacos/v1/cs/configs",
+        "dataId=c&group=g&content=x",
+    );
+    assert_eq!(config.await.expect("it answers").0, 200);
+    register(cluster.http()[1], "10.0.0.1").await;
+    cluster.settle().await;
+    let stopped = cluster.take(2).halt().await;
+    cluster.take(1).stop().await;
+    cluster.take(3).stop().await;
+
+    let node = stopped.try_start().await.expect("it starts");
+    let (client, after) = taken(node.server().grpc_address()).await;
+    assert!(
+        after < Duration::from_secs(10),
+        "{after:?}: it waited for a leader"
+    );
+    let (mut client, _stream, _) = client.registered().await;
+    let instance = r#"{"type":"registerInstance","serviceName":"s0","groupName":"DEFAULT_GROUP","namespace":"public",
+        "instance":{"ip":"10.0.0.9","port":80,"ephemeral":true}}"#;
+    let registered = client.call_as("InstanceRequest", instance.as_bytes()).await;
+    assert_eq!(registered.codes(), (200, 0));
+    for name in ["c", "unheard-of"] {
+        let query = format!(r#"{{"dataId":"{name}","group":"g","tenant":""}}"#);
+        let answer = client
+            .call_as("ConfigQueryRequest", query.as_bytes())
+            .await
+            .answer();
+        let kind = answer.type_name().to_owned();
+        let told = (&*kind, Outcome::Answer(answer).codes());
+        // On a slow machine so late that old configs are better than none.
+        let old = name == "c" && told == ("ConfigQueryResponse", (200, 0));
+        assert!(old || told == ("ErrorResponse", (300, 300)), "{name}: {told:?}");
+    }
+    // Whoever was there before has had the time to come back, and did not.
+    let first = async {
+        loop {
+            match ips(node.server().http_address(), 0).await {
+                Some(found) => return found,
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    let first = tokio::time::timeout(PATIENCE, first)
+        .await
+        .expect("it gets ready");
+    assert_eq!(first, ["10.0.0.9"]);
+    node.stop().await;
 }

@@ -12,3 +12,37 @@ pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
     let named = internal::ROWS.iter().chain(fuzzy::ROWS);
     named.chain(config::rows()).chain(naming::rows())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::grpc::dispatch::is_about_configs;
+
+    /// A new row stands here too, so that somebody has thought of it.
+    #[test]
+    fn what_waits_for_the_log_and_what_does_not() {
+        let (mut waits, does_not): (Vec<&str>, Vec<&str>) = super::rows()
+            .map(|row| row.name)
+            .partition(|name| is_about_configs(name));
+        waits.sort_unstable();
+        assert_eq!(
+            waits,
+            [
+                "ConfigBatchListenRequest",
+                "ConfigFuzzyWatchRequest",
+                "ConfigPublishRequest",
+                "ConfigQueryRequest",
+                "ConfigRemoveRequest",
+            ]
+        );
+        let naming = [
+            "Instance",
+            "Service",
+            "NamingFuzzyWatch",
+            "HealthCheck",
+            "Subscribe",
+        ];
+        for name in does_not {
+            assert!(naming.iter().any(|part| name.contains(part)), "{name}");
+        }
+    }
+}

@@ -99,6 +99,41 @@ async fn a_node_that_is_starting_says_so_and_takes_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_without_a_leader_takes_clients_and_tells_nothing_of_configs() {
+    let port = Port::loading();
+    port.gateway.readiness.set_naming();
+    let (mut client, _stream, _) = port.registered().await;
+    assert_eq!(client.health().await.codes(), (200, 0));
+    let begun = Instant::now();
+    assert_eq!(
+        client
+            .call_as("ConfigQueryRequest", b"{\"dataId\":\"1\"}")
+            .await
+            .codes(),
+        (300, 300)
+    );
+    assert_eq!(
+        begun.elapsed(),
+        Duration::from_secs(2),
+        "a leader might have been found"
+    );
+    // One is found meanwhile.
+    let begun = Instant::now();
+    let (found, ()) = tokio::join!(
+        client.call_as("ConfigQueryRequest", b"{\"dataId\":\"1\"}"),
+        async {
+            sleep(Duration::from_millis(300)).await;
+            port.gateway.readiness.set_current();
+        }
+    );
+    assert_eq!(found.codes(), (200, 0));
+    assert_eq!(begun.elapsed(), Duration::from_millis(300));
+    assert!(port.gateway.readiness.is_current());
+    port.gateway.readiness.set_naming();
+    assert!(port.gateway.readiness.is_current(), "what was reached stays");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_setup_and_a_second_stream_change_nothing() {
     let port = Port::open();
     let (mut client, mut stream, ours) = port.registered().await;
