@@ -92,7 +92,7 @@ enum Scenario {
     Syncs,
     /// Faults from a seed while clients compare, set and read registers; linearizability is checked.
     Chaos(Chaos),
-    /// Servers built to be wrong (`--features seeded-bugs`): chaos finds each bug.
+    /// Servers built to be wrong (`--features seeded-bugs`): chaos, or naming, finds each bug.
     Seeded(Seeded),
     /// Strangers do their worst to the gRPC port; clients that behave are served all the same.
     Hostile(Hostile),
@@ -180,6 +180,9 @@ struct Naming {
     /// How links between nodes are cut.
     #[arg(long, value_enum, default_value_t = Kind::Auto)]
     network: Kind,
+    /// Seconds for which lists must stay what they are at the end: as long as what is late may come, by default.
+    #[arg(long, default_value_t = naming::REST.as_secs())]
+    rest: u64,
     /// Where record.json and report.json go, a folder per seed.
     #[arg(long, default_value = "target/naming")]
     output: PathBuf,
@@ -441,6 +444,8 @@ async fn naming_runs(
             network: arguments.network,
             limits: chaos::Limits::times(arguments.patience),
             patience: arguments.patience,
+            rest: Duration::from_secs(arguments.rest),
+            environment: Vec::new(),
         };
         tell(format!("naming: seed {seed}"));
         let directory = scratch.path().join(format!("seed-{seed}"));

@@ -1,4 +1,4 @@
-//! Does chaos find what it is there for? Servers with a bug put there on purpose, one at a time.
+//! Do chaos and naming find what they are there for? Servers with a bug put there on purpose, one at a time.
 //!
 //! The server is built with `--features seeded-bugs` (never the one that anybody uses) and told by
 //! `SEEDED_BUG` what to do wrong. Each bug must be found within a number of runs; one that is not found is
@@ -13,6 +13,7 @@ use crate::chaos::faults::Group;
 use crate::chaos::network::Kind;
 use crate::chaos::{self, Limits};
 use crate::cluster::{Cluster, START_PATIENCE};
+use crate::naming;
 use crate::node::Node;
 use crate::verdict::{Report, Verdict, tell};
 
@@ -23,31 +24,70 @@ pub struct Bug {
     pub name: &'static str,
     /// What is wrong, in words.
     pub what: &'static str,
+    /// Who looks for it.
+    pub finder: Finder,
     /// Faults to demand, so that a run is not spent on others; they all are part of an ordinary run.
     pub faults: &'static [Group],
 }
 
-/// All bugs, as `src/seeded.rs` of the server has them.
-pub const BUGS: [Bug; 4] = [
+/// What a bug shows in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finder {
+    /// Configs: [`chaos`].
+    Chaos,
+    /// Instances: [`naming`].
+    Naming,
+}
+
+/// Bugs of `src/seeded.rs` of the server; it has more, for tests of another kind.
+pub const BUGS: [Bug; 8] = [
     Bug {
         name: "stale-read",
         what: "a node answers linearizable reads from what it has, without asking the leader",
+        finder: Finder::Chaos,
         faults: &[Group::Kill, Group::Pause, Group::Partition],
     },
     Bug {
         name: "lost-ack",
         what: "a leader acknowledges what it has appended and not committed",
+        finder: Finder::Chaos,
         faults: &[Group::Kill, Group::Pause, Group::Partition],
     },
     Bug {
         name: "double-apply",
         what: "a second copy of an operation that was sent again is applied",
+        finder: Finder::Chaos,
         faults: &[Group::Kill, Group::Pause, Group::Partition],
     },
     Bug {
         name: "unsynced-ack",
         what: "followers acknowledge, and a leader counts itself, before the sync",
+        finder: Finder::Chaos,
         faults: &[Group::Kill, Group::Power],
+    },
+    Bug {
+        name: "no-grace",
+        what: "the instances of a node that is gone are dropped at once",
+        finder: Finder::Naming,
+        faults: &[Group::Kill],
+    },
+    Bug {
+        name: "empty-at-once",
+        what: "a node that starts answers lists before it knows anything",
+        finder: Finder::Naming,
+        faults: &[Group::Kill],
+    },
+    Bug {
+        name: "not-deregistered",
+        what: "deregistering says yes and does nothing",
+        finder: Finder::Naming,
+        faults: &[],
+    },
+    Bug {
+        name: "never-told",
+        what: "subscribers are not told of changes",
+        finder: Finder::Naming,
+        faults: &[],
     },
 ];
 
@@ -93,18 +133,15 @@ async fn look_for(
         let seed = plan.first_seed + run - 1;
         tell(format!("seeded bug {} ({}): seed {seed}", bug.name, bug.what));
         let name = format!("{}-{seed}", bug.name);
-        let one = chaos::Plan {
+        let found = one(
+            bug,
+            server,
+            &scratch.path().join(&name),
+            &output.join(&name),
+            plan,
             seed,
-            duration: plan.duration,
-            nodes: 3,
-            faults: Some(bug.faults.to_vec()),
-            network: plan.network,
-            // Any seed: a server that sends again for long has more to apply twice.
-            write_timeout: Some(chaos::LONG_WRITE_TIMEOUT),
-            environment: vec![("SEEDED_BUG".to_owned(), bug.name.to_owned())],
-            limits: Limits::default(),
-        };
-        let found = chaos::run(server, &scratch.path().join(&name), &output.join(&name), &one).await?;
+        )
+        .await?;
         match found.verdict() {
             Verdict::Violated => {
                 let first = found.violations().first().cloned().unwrap_or_default();
@@ -123,6 +160,44 @@ async fn look_for(
         bug.name, plan.runs, plan.first_seed
     ));
     Ok(())
+}
+
+/// One run against a server with the bug.
+async fn one(
+    bug: &Bug,
+    server: &Path,
+    directory: &Path,
+    output: &Path,
+    plan: &Plan,
+    seed: u64,
+) -> anyhow::Result<Report> {
+    let environment = vec![("SEEDED_BUG".to_owned(), bug.name.to_owned())];
+    if bug.finder == Finder::Naming {
+        let one = naming::Plan {
+            seed,
+            duration: plan.duration,
+            nodes: 3,
+            faults: bug.faults.to_vec(),
+            network: plan.network,
+            limits: Limits::default(),
+            patience: 1,
+            rest: Duration::ZERO,
+            environment,
+        };
+        return naming::run(server, directory, output, &one).await;
+    }
+    let one = chaos::Plan {
+        seed,
+        duration: plan.duration,
+        nodes: 3,
+        faults: Some(bug.faults.to_vec()),
+        network: plan.network,
+        // Any seed: a server that sends again for long has more to apply twice.
+        write_timeout: Some(chaos::LONG_WRITE_TIMEOUT),
+        environment,
+        limits: Limits::default(),
+    };
+    chaos::run(server, directory, output, &one).await
 }
 
 /// An ordinary server would pass every run, and prove nothing.

@@ -65,7 +65,14 @@ pub struct Plan {
     pub limits: Limits,
     /// How many times the usual nodes may take to give the same lists.
     pub patience: u32,
+    /// For how long lists must stay what they are at the end; [`REST`] is long enough for all that may come late.
+    pub rest: Duration,
+    /// Further variables of the servers.
+    pub environment: Vec<(String, String)>,
 }
+
+/// What nodes keep of those that are gone has ended by then: nothing of it may be seen.
+pub const REST: Duration = Duration::from_micros(GRACE + QUIET);
 
 /// Runs, checks, and leaves `record.json` and `report.json` in `output`.
 pub async fn run(server: &Path, directory: &Path, output: &Path, plan: &Plan) -> anyhow::Result<Report> {
@@ -74,6 +81,9 @@ pub async fn run(server: &Path, directory: &Path, output: &Path, plan: &Plan) ->
     fs::create_dir_all(directory)?;
     fs::create_dir_all(output)?;
     let mut specs = Cluster::specs(&std::path::absolute(server)?, plan.nodes, directory)?;
+    for spec in &mut specs {
+        spec.extra.extend(plan.environment.iter().cloned());
+    }
     let mut network = Network::make(plan.network, &mut specs, directory).await?;
     report.figure("links are cut by", network.kind());
     let mut cluster = form(specs, &network, plan.limits).await?;
@@ -177,8 +187,7 @@ async fn converge(world: &Arc<World>, told: &Told, plan: &Plan, report: &mut Rep
                 "lists and subscribers are the model's after",
                 millis(begun.elapsed()),
             );
-            // What nodes keep of those that are gone ends about now: nothing of it may be seen.
-            sleep(Duration::from_micros(GRACE + QUIET)).await;
+            sleep(plan.rest).await;
             if let Some(wrong) = model_differs(world, told, &mut readers).await {
                 report.violate(format!("at the very end: {wrong}"));
             }
