@@ -17,8 +17,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// No window is longer: what users of Nacos know as the time in which changes are merged.
+/// No window is longer, unless very much is told: what users of Nacos know as the time in which changes are merged.
 const WINDOW_MAX: Duration = Duration::from_millis(500);
+/// No window is longer even then. (A thousand subscribers of a thousand instances are told 340 MB each time.)
+const WINDOW_WIDE_MAX: Duration = Duration::from_secs(1);
+/// So many bytes to all subscribers together are very much.
+const WIDE_BYTES: u64 = 64 << 20;
 /// No window is shorter: an SDK that is told compares all hosts.
 const WINDOW_MIN: Duration = Duration::from_millis(10);
 /// What telling one subscriber costs this node, besides the bytes (`docs/benchmarks.md`).
@@ -33,7 +37,11 @@ pub fn window(subscribers: usize, bytes: usize) -> Duration {
     let (subscribers, bytes) = (subscribers as u64, bytes as u64);
     let each_ns = bytes.saturating_mul(BYTE_NS).saturating_add(TELL_NS);
     let cost_ns = each_ns.saturating_mul(subscribers).saturating_mul(SHARE);
-    Duration::from_nanos(cost_ns).clamp(WINDOW_MIN, WINDOW_MAX)
+    let max = match bytes.saturating_mul(subscribers) > WIDE_BYTES {
+        true => WINDOW_WIDE_MAX,
+        false => WINDOW_MAX,
+    };
+    Duration::from_nanos(cost_ns).clamp(WINDOW_MIN, max)
 }
 
 /// What has changed and when it is told: a value without a clock.
@@ -167,8 +175,9 @@ mod tests {
         assert_eq!(window(0, 0), WINDOW_MIN);
         assert_eq!(window(1, 300), WINDOW_MIN);
         assert_eq!(window(100, 10_000), Duration::from_millis(40));
-        assert_eq!(window(1_000, 300_000), WINDOW_MAX);
-        assert_eq!(window(usize::MAX, usize::MAX), WINDOW_MAX);
+        assert_eq!(window(1_000, 60_000), WINDOW_MAX);
+        assert_eq!(window(1_000, 300_000), WINDOW_WIDE_MAX);
+        assert_eq!(window(usize::MAX, usize::MAX), WINDOW_WIDE_MAX);
         // A storm of a thousand registrations within a second, a hundred subscribers: a few pushes each.
         let pushes = Duration::from_secs(1).as_millis() / window(100, 150_000).as_millis();
         assert!(pushes <= 4, "{pushes}");
