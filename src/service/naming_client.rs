@@ -28,6 +28,10 @@ use crate::shutdown::Shutdown;
 pub const KEPT_MAX: usize = 100_000;
 /// Instances of one batch: all of them are written under one lock, in about 2 µs each.
 pub const BATCH_MAX: usize = 10_000;
+/// Of a connection that is gone so many instances are taken away under one lock, in about 2 µs each.
+const LEAVE_COUNT: usize = 1_000;
+/// Until the next of them are; others get the lock meanwhile.
+const LEAVE_PAUSE: Duration = Duration::from_millis(1);
 /// Services one connection subscribes to; gateways subscribe to all there are.
 pub const SUBSCRIBED_MAX: usize = 100_000;
 
@@ -263,8 +267,22 @@ impl NamingClient {
             .collect();
         self.watch.remove(&slots);
         if !self.stopping.has_begun() && !seeded::has(Bug::DeadStay) {
-            self.discovery
-                .act(|registry, now_ms| registry.disconnect(now_ms, &self.id));
+            self.take_away();
+        }
+    }
+
+    /// Takes away what the connection registered: at once, or a part of it at once if it is so much that others would
+    /// wait for the lock.
+    fn take_away(&self) {
+        let (discovery, id) = (Arc::clone(&self.discovery), Arc::clone(&self.id));
+        let some =
+            move || discovery.act(|registry, now_ms| registry.disconnect_some(now_ms, &id, LEAVE_COUNT));
+        if some() {
+            self.stopping.spawn_while_running(async move {
+                while some() {
+                    tokio::time::sleep(LEAVE_PAUSE).await;
+                }
+            });
         }
     }
 
