@@ -1,21 +1,25 @@
 //! What readers get, as bytes: rendered once per state of a service, filter and form, shared by all.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::nacos::naming as wire;
 
 use crate::model::{Endpoint, ServiceKey};
-use crate::naming::{BEAT_INTERVAL_MS, Filter, Registry, Seen, Stamp, View, preserved};
+use crate::naming::{BEAT_INTERVAL_MS, Filter, Registry, Seen, Stamp, View, Whole, preserved};
 
 /// For how long clients may use an answer without asking again, ms: `cacheMillis`.
 pub const CACHE_MS: u64 = 10_000;
-/// Bytes of rendered answers kept. At the bound all are dropped: the next reader of each renders it again.
+/// Bytes of answers kept, and of what they are made from. Beyond it all are dropped: the next reader of each makes it
+/// again.
 const BYTES_MAX: usize = 128 << 20;
 /// An answer that nobody asked for during so many sweeps is dropped.
 const IDLE_SWEEPS: u8 = 3;
-/// Filters of one service whose answers are kept; clients choose them freely.
+/// Answers of one service that are kept; clients choose their filters freely.
 const PER_SERVICE_MAX: usize = 16;
+/// Of a service of so many instances what answers are made from is kept, too: taking it costs some 50 ns each.
+const WIDE_HOSTS: usize = 256;
 
 /// The form of an answer: what differs between the protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,35 +31,130 @@ pub enum Form {
 }
 
 /// Answers that are ready.
+///
+/// What is looked up is under the registry's lock, what takes long is not: an answer that is not ready comes back
+/// as a [`Job`], is made by whoever asked, and put back for the next one.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    by_service: HashMap<ServiceKey, Vec<Ready>>,
+    by_service: HashMap<ServiceKey, OfService>,
     bytes: usize,
+    /// Answers that were given.
+    given: u64,
+}
+
+/// What is ready of one service; all of it shows the same state.
+#[derive(Debug)]
+struct OfService {
+    /// The state that is shown.
+    content: Stamp,
+    /// What answers to other filters are made from, of a wide service.
+    whole: Option<Arc<Whole>>,
+    ready: Vec<Ready>,
 }
 
 #[derive(Debug)]
 struct Ready {
     filter: Filter,
     form: Form,
-    /// The state of the service that is shown.
-    content: Stamp,
     /// The stamp that stands in `bytes`.
     stamp: Stamp,
     bytes: Bytes,
     /// Sweeps since somebody asked.
     idle: u8,
+    /// [`Answers::given`] when somebody asked last.
+    given: u64,
+}
+
+/// What there is for a query.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// The answer.
+    Ready(Bytes),
+    /// It is to be made.
+    Job(Box<Job>),
+}
+
+/// An answer that is to be made.
+#[derive(Debug)]
+pub(super) struct Job {
+    service: ServiceKey,
+    filter: Filter,
+    form: Form,
+    content: Stamp,
+    stamp: Stamp,
+    from: Material,
+}
+
+#[derive(Debug)]
+enum Material {
+    Whole(Arc<Whole>),
+    /// The same answer with a lower stamp.
+    Before(Bytes),
+}
+
+impl Job {
+    /// The answer.
+    pub(super) fn make(&self) -> Bytes {
+        match &self.from {
+            Material::Before(bytes) => restamped(bytes, self.stamp),
+            Material::Whole(whole) => {
+                let view = View {
+                    stamp: self.stamp,
+                    ..whole.view(&self.filter)
+                };
+                render(&self.service, &self.filter, self.form, &view).into()
+            }
+        }
+    }
+}
+
+impl OfService {
+    fn showing(content: Stamp) -> OfService {
+        OfService {
+            content,
+            whole: None,
+            ready: Vec::new(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let whole = self.whole.as_ref().map_or(0, |whole| whole.bytes());
+        whole + self.ready.iter().map(|ready| ready.bytes.len()).sum::<usize>()
+    }
+
+    fn ready(&mut self, filter: &Filter, form: Form) -> Option<&mut Ready> {
+        let mut all = self.ready.iter_mut();
+        all.find(|ready| ready.form == form && ready.filter == *filter)
+    }
+
+    /// Puts an answer in the place of what it is newer than, or of the one that nobody has asked for the longest.
+    fn keep(&mut self, answer: Ready) {
+        if let Some(ready) = self.ready(&answer.filter, answer.form) {
+            if ready.stamp < answer.stamp {
+                *ready = answer;
+            }
+            return;
+        }
+        if self.ready.len() >= PER_SERVICE_MAX {
+            let ages = self.ready.iter().enumerate();
+            if let Some((oldest, _)) = ages.min_by_key(|(_, ready)| ready.given) {
+                self.ready.swap_remove(oldest);
+            }
+        }
+        self.ready.push(answer);
+    }
 }
 
 impl Answers {
-    /// The answer to a query.
-    pub(super) fn get(
+    /// The answer to a query, or what it is made from.
+    pub(super) fn find(
         &mut self,
         registry: &Registry,
         now_ms: u64,
         service: &ServiceKey,
         filter: &Filter,
         form: Form,
-    ) -> Bytes {
+    ) -> Found {
         let Some((content, stamp)) = registry.version(service) else {
             // Below what a registration draws within the same millisecond: what follows is newer.
             let Stamp(now) = registry.logical_now(now_ms);
@@ -63,51 +162,98 @@ impl Answers {
                 stamp: Stamp(now.saturating_sub(1)),
                 ..View::default()
             };
-            return render(service, filter, form, &view).into();
+            return Found::Ready(render(service, filter, form, &view).into());
         };
-        let ready = self.by_service.get_mut(service);
-        let ready = ready.and_then(|all| {
-            all.iter_mut()
-                .find(|ready| ready.form == form && ready.filter == *filter)
-        });
-        if let Some(ready) = ready
-            && ready.content == content
-        {
-            ready.idle = 0;
-            if ready.stamp != stamp {
-                ready.bytes = restamped(&ready.bytes, stamp);
-                ready.stamp = stamp;
+        self.given += 1;
+        let given = self.given;
+        let shown = self.by_service.get_mut(service);
+        let mut shown = shown.filter(|shown| shown.content == content);
+        let mut before = None;
+        if let Some(ready) = shown.as_mut().and_then(|shown| shown.ready(filter, form)) {
+            (ready.idle, ready.given) = (0, given);
+            if ready.stamp == stamp {
+                return Found::Ready(ready.bytes.clone());
             }
-            return ready.bytes.clone();
+            before = Some(Material::Before(ready.bytes.clone()));
         }
-        let view = registry.view(service, filter).unwrap_or_default();
-        let bytes = Bytes::from(render(service, filter, form, &view));
-        self.keep(
+        let whole = shown.and_then(|shown| shown.whole.clone());
+        let from = match (before, whole) {
+            (Some(before), _) => before,
+            (None, Some(whole)) => Material::Whole(whole),
+            (None, None) => Material::Whole(self.whole(registry, content, service)),
+        };
+        Found::Job(Box::new(Job {
+            service: service.clone(),
+            filter: filter.clone(),
+            form,
+            content,
+            stamp,
+            from,
+        }))
+    }
+
+    /// All of a service, kept for others if it is wide.
+    fn whole(&mut self, registry: &Registry, content: Stamp, service: &ServiceKey) -> Arc<Whole> {
+        let whole = Arc::new(registry.whole(service).unwrap_or_default());
+        if whole.len() >= WIDE_HOSTS {
+            self.change(service, content, |shown| shown.whole = Some(Arc::clone(&whole)));
+        }
+        whole
+    }
+
+    /// Keeps an answer that was made, unless the service has changed meanwhile.
+    pub(super) fn put_back(&mut self, registry: &Registry, job: Job, bytes: &Bytes) {
+        let Job {
             service,
-            Ready {
-                filter: filter.clone(),
-                form,
-                content,
-                stamp,
-                bytes: bytes.clone(),
-                idle: 0,
-            },
-        );
-        bytes
+            filter,
+            form,
+            content,
+            stamp,
+            ..
+        } = job;
+        if registry.version(&service).map(|(content, _)| content) != Some(content) {
+            return;
+        }
+        let answer = Ready {
+            filter,
+            form,
+            stamp,
+            bytes: bytes.clone(),
+            idle: 0,
+            given: self.given,
+        };
+        self.change(&service, content, |shown| shown.keep(answer));
+    }
+
+    /// Changes what is kept of a service; what shows an earlier state is of no use, whatever its filter.
+    fn change(&mut self, service: &ServiceKey, content: Stamp, change: impl FnOnce(&mut OfService)) {
+        if self.bytes > BYTES_MAX {
+            self.by_service.clear();
+            self.bytes = 0;
+        }
+        let shown = self.by_service.entry(service.clone());
+        let shown = shown.or_insert_with(|| OfService::showing(content));
+        self.bytes -= shown.bytes();
+        if shown.content != content {
+            *shown = OfService::showing(content);
+        }
+        change(shown);
+        self.bytes += shown.bytes();
     }
 
     /// Drops what nobody has asked for lately: clients that poll do so every ten seconds, and what was pushed
     /// is not asked for again.
     pub(super) fn sweep(&mut self) {
         let mut bytes = 0;
-        self.by_service.retain(|_, all| {
-            all.retain_mut(|ready| {
+        self.by_service.retain(|_, shown| {
+            shown.ready.retain_mut(|ready| {
                 ready.idle += 1;
                 ready.idle < IDLE_SWEEPS
             });
-            bytes += all.iter().map(|ready| ready.bytes.len()).sum::<usize>();
-            all.shrink_to_fit();
-            !all.is_empty()
+            shown.ready.shrink_to_fit();
+            let keep = !shown.ready.is_empty();
+            bytes += if keep { shown.bytes() } else { 0 };
+            keep
         });
         self.by_service.shrink_to(self.by_service.len() * 2);
         self.bytes = bytes;
@@ -115,29 +261,9 @@ impl Answers {
 
     /// A service is empty: nobody needs its answers before it is asked for again.
     pub(super) fn forget(&mut self, service: &ServiceKey) {
-        for ready in self.by_service.remove(service).unwrap_or_default() {
-            self.bytes = self.bytes.saturating_sub(ready.bytes.len());
+        if let Some(shown) = self.by_service.remove(service) {
+            self.bytes -= shown.bytes();
         }
-    }
-
-    fn keep(&mut self, service: &ServiceKey, ready: Ready) {
-        if self.bytes + ready.bytes.len() > BYTES_MAX {
-            self.by_service.clear();
-            self.bytes = 0;
-        }
-        let all = self.by_service.entry(service.clone()).or_default();
-        // What shows an earlier state is of no use, whatever its filter.
-        let mut freed = 0;
-        all.retain(|other| {
-            let keep = other.content == ready.content;
-            freed += if keep { 0 } else { other.bytes.len() };
-            keep
-        });
-        if all.len() >= PER_SERVICE_MAX {
-            freed += all.remove(0).bytes.len();
-        }
-        self.bytes = (self.bytes + ready.bytes.len()).saturating_sub(freed);
-        all.push(ready);
     }
 
     /// Bytes kept.
@@ -223,4 +349,107 @@ pub(super) fn host<'a>(
 pub fn instance_id(service: &ServiceKey, endpoint: &Endpoint) -> String {
     let Endpoint { ip, port, cluster } = endpoint;
     format!("{ip}#{port}#{cluster}#{}", service.grouped())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::NamespaceId;
+    use crate::naming::{Instance, Origin, Owner, StampClock};
+
+    fn service() -> ServiceKey {
+        ServiceKey::new(&NamespaceId::default(), "g", "s")
+    }
+
+    fn of(clusters: &str) -> Filter {
+        Filter {
+            clusters: clusters.into(),
+            ..Filter::default()
+        }
+    }
+
+    fn registry(hosts: u16) -> Registry {
+        let mut registry = Registry::new(Origin { node: 1, boot: 1 }, StampClock::new(1_000, 0));
+        (1..=hosts).for_each(|port| register(&mut registry, port));
+        registry
+    }
+
+    fn register(registry: &mut Registry, port: u16) {
+        let place = Endpoint::new("10.0.0.1", port, "");
+        let done = registry.register(0, &Owner::Beats, &service(), &place, Instance::default(), true);
+        assert_eq!(done, Ok(()));
+    }
+
+    /// What has to be made for a query, or nothing if it is ready.
+    fn job(answers: &mut Answers, registry: &Registry, clusters: &str) -> Option<Box<Job>> {
+        match answers.find(registry, 0, &service(), &of(clusters), Form::Http) {
+            Found::Ready(_) => None,
+            Found::Job(job) => Some(job),
+        }
+    }
+
+    fn is_ready(answers: &mut Answers, registry: &Registry, clusters: &str) -> bool {
+        let Some(job) = job(answers, registry, clusters) else {
+            return true;
+        };
+        let bytes = job.make();
+        answers.put_back(registry, *job, &bytes);
+        false
+    }
+
+    #[test]
+    fn what_was_made_of_an_earlier_state_is_given_to_nobody_else() {
+        let (mut answers, mut registry) = (Answers::default(), registry(2));
+        let old = job(&mut answers, &registry, "").expect("nothing is ready");
+        let bytes = old.make();
+        register(&mut registry, 3);
+        answers.put_back(&registry, *old, &bytes);
+        assert_eq!(answers.bytes(), 0);
+        assert!(!is_ready(&mut answers, &registry, ""));
+        assert!(is_ready(&mut answers, &registry, ""));
+        register(&mut registry, 4);
+        assert!(!is_ready(&mut answers, &registry, ""));
+    }
+
+    #[test]
+    fn an_answer_with_a_lower_stamp_takes_no_higher_ones_place() {
+        let (mut answers, mut registry) = (Answers::default(), registry(1));
+        assert!(!is_ready(&mut answers, &registry, ""));
+        registry.raise(0, &service());
+        let lower = job(&mut answers, &registry, "").expect("another stamp");
+        assert!(matches!(lower.from, Material::Before(_)));
+        registry.raise(0, &service());
+        assert!(!is_ready(&mut answers, &registry, ""));
+        let bytes = lower.make();
+        answers.put_back(&registry, *lower, &bytes);
+        assert!(is_ready(&mut answers, &registry, ""), "with the highest stamp");
+    }
+
+    #[test]
+    fn odd_filters_do_not_push_out_what_everybody_asks_for() {
+        let (mut answers, registry) = (Answers::default(), registry(1));
+        assert!(!is_ready(&mut answers, &registry, ""));
+        for odd in 0..10 * PER_SERVICE_MAX {
+            assert!(!is_ready(&mut answers, &registry, &format!("odd-{odd}")));
+            assert!(is_ready(&mut answers, &registry, ""));
+        }
+        assert!(answers.by_service[&service()].ready.len() <= PER_SERVICE_MAX);
+    }
+
+    #[test]
+    fn all_filters_of_a_wide_service_are_answered_from_one_look() {
+        let (mut answers, mut registry) = (Answers::default(), registry(WIDE_HOSTS as u16));
+        let looked = |job: Option<Box<Job>>| match job.map(|job| job.from) {
+            Some(Material::Whole(whole)) => whole,
+            other => panic!("{other:?}"),
+        };
+        let first = looked(job(&mut answers, &registry, "a"));
+        assert!(Arc::ptr_eq(&first, &looked(job(&mut answers, &registry, "b"))));
+        assert!(answers.bytes() > 0);
+        register(&mut registry, 9_999);
+        let changed = looked(job(&mut answers, &registry, "b"));
+        assert_eq!(changed.len(), WIDE_HOSTS + 1);
+        answers.sweep();
+        assert_eq!(answers.bytes(), 0, "nobody asked for what was made of it");
+    }
 }

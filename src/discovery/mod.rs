@@ -8,7 +8,8 @@
 //!     http, grpc                         └─ events ──▶ push
 //! ```
 //!
-//! Every act holds the lock for microseconds and waits for nothing inside it. [`Act`]s over HTTP go to the
+//! Every act holds the lock for microseconds and waits for nothing inside it; answers are rendered without it
+//! (`reading`), and what is done for many is done in steps of a few milliseconds. [`Act`]s over HTTP go to the
 //! responsible node (`forward`); what cannot be brought there within two seconds is done here.
 //!
 //! What is not in here: parameters and answers of protocols (`service`, `http`, `grpc`), who watches what
@@ -19,6 +20,7 @@ pub mod forward;
 mod last_known;
 mod network;
 mod node;
+mod reading;
 mod reserve;
 mod rows;
 pub mod wire;

@@ -17,7 +17,8 @@ use super::forward::{Act, Done, Frame, Reply, Request};
 use super::node::{Discovery, Shared};
 use super::wire;
 use crate::cluster::{Link, LinkId, LinkKind, LinkService, Malformed};
-use crate::naming::Stamp;
+use crate::distro::Message;
+use crate::naming::{Batch, Revision, Stamp};
 
 /// An act that was forwarded is answered within this, or done here.
 pub(super) const FORWARD_WITHIN: Duration = Duration::from_secs(2);
@@ -128,11 +129,27 @@ impl Discovery {
     /// Brings what the protocol says on its way, in its order. A link that takes no more is ended: the next
     /// one goes on from what the peer has confirmed.
     pub(super) fn send_out(&self, shared: &mut Shared) {
+        // Peers that are up to date are sent the same changes: made within one hold of the lock, between the same
+        // revisions, they cannot differ.
+        let mut encoded: Vec<(Revision, Revision, Bytes)> = Vec::new();
         for out in shared.distro.take_out() {
             let Some(link) = shared.links.get(&out.to) else {
                 continue;
             };
-            let frame = wire::encode_message(&out.message);
+            let frame = match &out.message {
+                Message::Changes(Batch { from, through, .. }) => {
+                    let same = |known: &&(Revision, Revision, Bytes)| (known.0, known.1) == (*from, *through);
+                    match encoded.iter().find(same) {
+                        Some((_, _, frame)) => frame.clone(),
+                        None => {
+                            let frame = wire::encode_message(&out.message);
+                            encoded.push((*from, *through, frame.clone()));
+                            frame
+                        }
+                    }
+                }
+                message => wire::encode_message(message),
+            };
             if link.send(frame).is_err() {
                 link.close();
             }
@@ -149,6 +166,7 @@ impl Discovery {
                 .on_message(self.now_ms(), &mut this.registry, peer.0, message);
             self.send_out(this);
             self.tell(this);
+            self.wake_if_due(this);
         }
         Ok(())
     }
@@ -222,11 +240,7 @@ impl LinkService for LinkEnd {
     fn received(&self, kind: LinkKind, peer: NodeId, link: LinkId, frame: Bytes) -> Result<(), Malformed> {
         match (self.0.upgrade(), kind) {
             (None, _) => Ok(()),
-            (Some(discovery), LinkKind::Distro) => {
-                let done = discovery.on_message(peer, link, frame);
-                discovery.wake();
-                done
-            }
+            (Some(discovery), LinkKind::Distro) => discovery.on_message(peer, link, frame),
             (Some(discovery), LinkKind::Forward) => discovery.on_forwarded(peer, link, frame),
         }
     }

@@ -14,6 +14,11 @@ const BATCH_COUNT: usize = 256;
 const BATCHES_IN_FLIGHT: usize = 4;
 /// Buckets asked for at a time; the answers of one question fit into the peer's queue.
 const BUCKETS_PER_ASK: usize = 16;
+/// Records of buckets that are told at a time, before the bucket is looked at in which this was reached: some 2 µs
+/// each.
+const TOLD_COUNT: usize = 2_000;
+/// Buckets that a peer has asked for and not been told yet. Beyond it they are told at once.
+const ASKED_MAX: usize = 16 * BUCKETS;
 /// Stamps of one message.
 const STAMPS_COUNT: usize = 1_024;
 /// How often stamps are told, ms: one that changes all the time is told once.
@@ -81,6 +86,8 @@ struct Peer {
     /// Which other origins it holds, and whether it hears them itself.
     hears: BTreeMap<Origin, bool>,
     pulls: BTreeMap<Origin, Pull>,
+    /// Buckets that it has asked for and not been told yet.
+    asks: BTreeSet<(Origin, usize)>,
 }
 
 /// Buckets that are being fetched from a peer.
@@ -92,6 +99,14 @@ struct Pull {
     asked: BTreeSet<usize>,
     /// The least that any of them goes through to.
     through: Revision,
+}
+
+impl Peer {
+    /// True if there are changes of this node that it has not been sent, and it takes some.
+    fn takes_changes(&self, registry: &Registry) -> bool {
+        let takes = self.origin.is_some() && !self.waits && self.in_flight < BATCHES_IN_FLIGHT;
+        takes && self.sent < registry.newest()
+    }
 }
 
 /// This node's part of the protocol.
@@ -251,6 +266,7 @@ impl Distro {
             lacks: None,
             hears: BTreeMap::new(),
             pulls: BTreeMap::new(),
+            asks: BTreeSet::new(),
         };
         self.peers.insert(peer, fresh);
         let newest_boot = registry
@@ -321,9 +337,10 @@ impl Distro {
             Message::Tell => self.verify(now_ms, registry, from, false),
             Message::Alive { clock } => registry.hear(now_ms, clock),
             Message::Ask { origin, buckets } => {
-                for bucket in buckets.into_iter().filter(|bucket| *bucket < BUCKETS) {
-                    let bucket = registry.bucket(origin, bucket);
-                    self.say(now_ms, from, Message::Bucket(bucket));
+                let asked = buckets.into_iter().filter(|bucket| *bucket < BUCKETS);
+                peer.asks.extend(asked.map(|bucket| (origin, bucket)));
+                if peer.asks.len() > ASKED_MAX {
+                    self.tell_buckets(now_ms, registry, from, usize::MAX);
                 }
             }
             Message::Bucket(bucket) => self.on_bucket(now_ms, registry, from, bucket),
@@ -361,9 +378,11 @@ impl Distro {
                 self.verify(now_ms, registry, *peer, false);
             }
         }
+        let mut room = TOLD_COUNT;
         for peer in peers {
             self.send_changes(now_ms, registry, peer);
             self.ask(now_ms, registry, peer);
+            room = self.tell_buckets(now_ms, registry, peer, room);
             if self
                 .peers
                 .get(&peer)
@@ -387,16 +406,31 @@ impl Distro {
         }
     }
 
+    /// True when [`Distro::poll`] has something to do that need not wait for its time.
+    pub fn is_due(&self, registry: &Registry) -> bool {
+        let to_say = |peer: &Peer| !peer.asks.is_empty() || peer.takes_changes(registry);
+        self.is_loading() || self.peers.values().any(to_say)
+    }
+
+    /// Tells a peer buckets that it has asked for, until there is no room for more records; says how much is left.
+    fn tell_buckets(&mut self, now_ms: u64, registry: &Registry, to: u64, mut room: usize) -> usize {
+        while room > 0
+            && let Some(peer) = self.peers.get_mut(&to)
+            && let Some((origin, bucket)) = peer.asks.pop_first()
+        {
+            let bucket = registry.bucket(origin, bucket);
+            room = room.saturating_sub(bucket.deltas.len().max(1));
+            self.say(now_ms, to, Message::Bucket(bucket));
+        }
+        room
+    }
+
     fn send_changes(&mut self, now_ms: u64, registry: &Registry, to: u64) {
         loop {
             let Some(peer) = self.peers.get_mut(&to) else {
                 return;
             };
-            if peer.origin.is_none()
-                || peer.waits
-                || peer.sent >= registry.newest()
-                || peer.in_flight >= BATCHES_IN_FLIGHT
-            {
+            if !peer.takes_changes(registry) {
                 return;
             }
             let Some(batch) = registry.batch(peer.sent, BATCH_COUNT) else {

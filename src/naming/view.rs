@@ -90,6 +90,11 @@ impl Whole {
         self.hosts.len()
     }
 
+    /// Memory that it takes, besides what the registry holds anyway.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.hosts)
+    }
+
     /// There are none.
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty()

@@ -1,0 +1,98 @@
+//! What readers and subscribers get. Under the lock an answer is looked up, or what it is made from is taken; the
+//! rendering, which takes milliseconds for a wide service, holds nobody up but its reader.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::answers::{Form, Found};
+use super::node::{Discovery, Shared};
+use crate::distro::BEGINNING_MS;
+use crate::model::ServiceKey;
+use crate::naming::{Filter, Stamp};
+use crate::seeded::{self, Bug};
+
+impl Shared {
+    /// What there is for a reader, and the state that it shows.
+    fn find(&mut self, now_ms: u64, service: &ServiceKey, filter: &Filter, form: Form) -> (Stamp, Found) {
+        let state = self.registry.version(service).map(|(content, _)| content);
+        let filter = &*shown(now_ms, filter);
+        let found = self.answers.find(&self.registry, now_ms, service, filter, form);
+        (state.unwrap_or_default(), found)
+    }
+}
+
+impl Discovery {
+    /// What a reader gets; ready bytes while nothing changes. The JSON of contract 03 §3 and 01 §5.2.
+    pub fn query(&self, service: &ServiceKey, filter: &Filter, form: Form) -> Bytes {
+        let (_, found) = self.lock().find(self.now_ms(), service, filter, form);
+        self.made(found)
+    }
+
+    /// What a new subscriber gets first, and the state that it shows: its stamp is above whatever the subscriber
+    /// may have heard elsewhere.
+    pub fn first_answer(&self, service: &ServiceKey, filter: &Filter, form: Form) -> (Stamp, Bytes) {
+        let (state, found) = {
+            let mut shared = self.lock();
+            let now_ms = self.now_ms();
+            shared.registry.raise(now_ms, service);
+            shared.find(now_ms, service, filter, form)
+        };
+        (state, self.made(found))
+    }
+
+    /// What a subscriber is told who knows the state `told`; `None` if that is still what there is.
+    pub fn news(
+        &self,
+        service: &ServiceKey,
+        filter: &Filter,
+        form: Form,
+        told: Stamp,
+    ) -> Option<(Stamp, Bytes)> {
+        let nowhere = seeded::has(Bug::PushedEmpty).then(|| nothing(filter));
+        let filter = nowhere.as_ref().unwrap_or(filter);
+        let (state, found) = {
+            let mut shared = self.lock();
+            let state = shared.registry.version(service).map(|(content, _)| content);
+            if state == Some(told) {
+                return None;
+            }
+            shared.find(self.now_ms(), service, filter, form)
+        };
+        Some((state, self.made(found)))
+    }
+
+    /// The answer, made if it has to be, without the lock. Two who ask at the same moment may both make it.
+    fn made(&self, found: Found) -> Bytes {
+        let job = match found {
+            Found::Ready(bytes) => return bytes,
+            Found::Job(job) => job,
+        };
+        let bytes = job.make();
+        let mut shared = self.lock();
+        let Shared {
+            registry, answers, ..
+        } = &mut *shared;
+        answers.put_back(registry, *job, &bytes);
+        bytes
+    }
+}
+
+/// What a reader is shown: what it asks for, but for [`Bug::EmptyAtOnce`].
+fn shown(now_ms: u64, filter: &Filter) -> Cow<'_, Filter> {
+    /// Longer than it takes to hear from the other nodes, ms.
+    const EMPTY_MS: u64 = 3_000;
+    if seeded::has(Bug::EmptyAtOnce) && now_ms < BEGINNING_MS + EMPTY_MS {
+        Cow::Owned(nothing(filter))
+    } else {
+        Cow::Borrowed(filter)
+    }
+}
+
+/// A filter through which nothing comes.
+fn nothing(filter: &Filter) -> Filter {
+    Filter {
+        clusters: "seeded-bug".into(),
+        ..filter.clone()
+    }
+}
