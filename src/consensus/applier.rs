@@ -53,6 +53,7 @@ impl Applier {
         let worker = Worker {
             parts,
             bytes_since_compaction: 0,
+            compacted: Index(0),
             syncing: Arc::default(),
             snapshotting: Arc::default(),
         };
@@ -93,6 +94,8 @@ impl Applier {
 struct Worker {
     parts: Parts,
     bytes_since_compaction: usize,
+    /// The last point the loop was told to cut the log at.
+    compacted: Index,
     /// A sync before a compaction is under way; another one would only wait behind it.
     syncing: Arc<AtomicBool>,
     /// A snapshot is being made; another one would only take the disk from it.
@@ -125,6 +128,10 @@ impl Worker {
                 self.tell(Event::Failed(reason));
                 return;
             }
+        }
+        // A planned end: the next start has nothing to apply again. The log has all of it, should this fail.
+        if let Err(error) = self.parts.state.sync() {
+            tracing::error!(%error, "the state could not be stored before the end");
         }
     }
 
@@ -177,13 +184,24 @@ impl Worker {
         });
         self.bytes_since_compaction += entries.iter().map(Entry::size_bytes).sum::<usize>();
         if self.bytes_since_compaction >= self.parts.compact_every_bytes {
-            self.sync_for_compaction();
+            self.compact();
         }
         Ok(())
     }
 
-    /// Syncs the tables beside the applying, then lets the log be cut: what the state holds durably the
-    /// log need not keep.
+    /// Lets the log be cut: what the state holds durably the log need not keep. Under load rows become
+    /// durable by themselves, many at once; only where too few have gathered they are synced for this.
+    fn compact(&mut self) {
+        let durable = self.parts.state.tables().durable().id.index;
+        if durable > self.compacted {
+            (self.compacted, self.bytes_since_compaction) = (durable, 0);
+            self.tell(Event::Compact(durable));
+        } else {
+            self.sync_for_compaction();
+        }
+    }
+
+    /// Syncs the tables beside the applying, then lets the log be cut.
     fn sync_for_compaction(&mut self) {
         if self.syncing.swap(true, Ordering::AcqRel) {
             return;

@@ -1,7 +1,7 @@
 //! The replicated state machine: what a committed log entry does, and what readers see of it.
 //!
 //! ```text
-//!  committed entries ──▶ State::apply ──▶ one batch into the tables (rows + applied point)
+//!  committed entries ──▶ State::apply ──▶ one batch into the tables (rows + applied point; in memory first)
 //!                              │                     │ then
 //!                              │                     ▼
 //!                              │              Reader (memory, shared)  ◀── gets, searches, history
@@ -21,12 +21,12 @@
 //! **Once.** Operation ids (`dedup.rs`) keep what was proposed twice from being applied twice, over
 //! restarts and snapshots, because they lie in the same tables.
 //!
-//! **Not synced.** The log is the durable copy; before it is cut, its owner calls [`State::sync`].
+//! **Not synced.** The log is the durable copy: the tables gather rows in memory and store many at once, and
+//! a crash takes what was not stored. The log is cut behind [`storage::Tables::durable`] only, which its
+//! owner moves with [`State::sync`] where it does not move by itself.
 //!
-//! **Cost**, measured on a 2-core virtual machine with other work running (load 6 to 10): CPU of the
-//! applying thread per publish of 256 bytes, table writes included, 10 to 12 us in ranges of 64 (about
-//! half of it in fjall's commit), 26 us one by one; of 1 KiB over 100,000 configs, 15 to 24 us. By a sum
-//! over the fields, 100,000 configs of 1 KiB take about 145 MiB; the allocator's holes come on top.
+//! **Cost**: see `docs/benchmarks.md`. By a sum over the fields, 100,000 configs of 1 KiB take about
+//! 145 MiB; the allocator's holes come on top.
 //!
 //! What is *not* in here: who proposes, who waits for an outcome, who listens for events.
 

@@ -19,8 +19,10 @@ pub enum Point {
     MarkSync,
     /// The mark is synced.
     MarkSynced,
-    /// A batch of the state tables is about to be written (never synced on its own).
+    /// Gathered rows of the state are about to be written into a table file.
     StateCommit,
+    /// They are in one, synced, together with their applied point.
+    StateStored,
     /// The state tables are about to be synced.
     StateSync,
     /// A piece of a snapshot is about to be written.
@@ -31,6 +33,8 @@ pub enum Point {
     SnapshotRename,
     /// It has its name; the folder is not synced yet.
     SnapshotRenamed,
+    /// A batch of an install is about to be written.
+    InstallWrite,
     /// The state tables are marked as "being replaced by this snapshot"; nothing else has changed.
     InstallBegun,
     /// A part of the rows is replaced.

@@ -30,7 +30,7 @@ const MEMTABLE_BYTES: u64 = 8 << 20;
 const SEALED_MAX: usize = 2;
 
 /// Less than this in a memtable stays there in a pause: many small tables would cost more than they free.
-const REST_BYTES_MIN: u64 = 256 << 10;
+pub(crate) const REST_BYTES_MIN: u64 = 256 << 10;
 
 /// How often it looks again.
 const SEALED_POLL: Duration = Duration::from_millis(1);

@@ -1,45 +1,41 @@
 //! The state tables: what the state machine holds, in a fjall database of its own (`state/`).
 //!
 //! One keyspace; a key is the table's number (one byte) and the row's key. A batch carries the point in
-//! the log it brings the tables to, so that rows and point can never part. Batches are not synced: the
-//! log is the durable copy, and what a power cut takes here is applied again. Before the log is cut,
-//! [`Tables::sync`] makes the rows durable.
+//! the log it brings the tables to, so that rows and point can never part. Rows are gathered in memory
+//! and stored many at once (`store.rs`): the log is the durable copy, and what a crash takes here is
+//! applied again. Before the log is cut, [`Tables::sync`] makes the rows durable.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use fjall::compaction::Leveled;
 use fjall::config::BlockSizePolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::{KeyspaceCreateOptions, Readable};
 use raft::LogBase;
 
 use crate::codec::Fields;
 use crate::dir::Lock;
 use crate::error::StorageError;
-use crate::fault::{Faults, Point};
+use crate::fault::Faults;
+use crate::gather::Change;
 use crate::hard_state::{put_base, seal, take_base, unseal};
-use crate::log::{make_room, open_database, rest};
-use crate::snapshot::SnapshotFile;
+use crate::log::open_database;
+use crate::store::{Layered, Store, Stored};
 
-/// A memtable is flushed beyond this many bytes.
-const MEMTABLE_BYTES: u64 = 8 << 20;
+/// A memtable is flushed beyond this many bytes. Only installs of snapshots fill one.
+pub(crate) const MEMTABLE_BYTES: u64 = 8 << 20;
 
-/// Flushed memtables that are gathered before they are merged into what is there. Rows of all configs change
-/// in any order, so each merge rewrites everything: with fjall's 4 of 8 MiB each it did so after every 13,000
-/// publishes of 1 KiB. More of them cost reads of history and details a look into each; fjall slows writers
-/// down from 20 on.
-const RUNS_MAX: u8 = 12;
+/// Stored runs that are gathered before they are merged into what is there. Rows of all configs change
+/// in any order, so each merge rewrites everything. More of them cost reads of history and details a look
+/// into each.
+pub(crate) const RUNS_MAX: u8 = 12;
 
 /// Bytes of a block in a table. Rows are mostly written, seldom read one by one, and scanned at a start.
 const BLOCK_BYTES: u32 = 16 << 10;
 
 /// Blocks of tables kept in memory. Hot rows are kept by the state machine itself, ready-made.
 const CACHE_BYTES: u64 = 4 << 20;
-
-/// Rows of one batch while a snapshot is installed, in bytes.
-const INSTALL_BATCH_BYTES: usize = 4 << 20;
 
 /// Longest row key. fjall's own limit is 65,535 with the table's byte.
 pub const KEY_BYTES_MAX: usize = 60_000;
@@ -51,29 +47,13 @@ pub struct Table(pub u8);
 /// This crate's own rows: the applied point and the marker of an unfinished install. Not for users, and
 /// not in snapshots.
 const OWN: Table = Table(0);
-const APPLIED_KEY: [u8; 2] = [0, b'a'];
-const INSTALLING_KEY: [u8; 2] = [0, b'i'];
+pub(crate) const APPLIED_KEY: [u8; 2] = [0, b'a'];
+pub(crate) const INSTALLING_KEY: [u8; 2] = [0, b'i'];
 
-/// The state tables. Cheap to clone; all clones are the same tables.
+/// The state tables. Cheap to clone; all clones are the same tables. The last one that goes leaves what
+/// is not stored yet to the log: sync before a planned end.
 #[derive(Clone)]
-pub struct Tables(Arc<Inner>);
-
-struct Inner {
-    db: Database,
-    data: Keyspace,
-    folder: PathBuf,
-    /// The applied point, as the newest committed batch says. The lock is held over a commit, so that
-    /// a view can be opened together with its point.
-    applied: Mutex<LogBase>,
-    /// Up to which point the rows are durable; (0, 0) until the first sync of this start, because what
-    /// the page cache shows after a restart is no proof.
-    durable: Mutex<LogBase>,
-    /// What was recovered from the journal is also in a table file (synced by its flush).
-    flushed: AtomicBool,
-    faults: Faults,
-    /// The folder stays locked as long as anyone can write to it.
-    _lock: Arc<Lock>,
-}
+pub struct Tables(Arc<Stored>);
 
 impl Tables {
     /// Opens or makes the tables. The scanner must have passed over the folder before.
@@ -106,26 +86,29 @@ impl Tables {
             None if data.get(INSTALLING_KEY).map_err(error)?.is_some() => LogBase::default(),
             None => return Ok(None),
         };
-        Ok(Some(Tables(Arc::new(Inner {
-            db,
-            data,
-            folder: folder.to_owned(),
-            applied: Mutex::new(applied),
-            durable: Mutex::new(LogBase::default()),
-            flushed: AtomicBool::new(false),
-            faults: faults.clone(),
-            _lock: lock.clone(),
-        }))))
+        let store = Store::new(
+            (db, data),
+            folder.to_owned(),
+            applied,
+            faults.clone(),
+            lock.clone(),
+        );
+        Ok(Some(Tables(Arc::new(Stored::start(store)?))))
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
     }
 
     /// The point in the log that the rows stand at.
     pub fn applied(&self) -> LogBase {
-        *self.0.applied.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store().applied()
     }
 
-    /// The point up to which [`Tables::sync`] has made the rows durable in this run.
+    /// The point up to which the rows are durable, as far as this run has proved it. It moves with each
+    /// [`Tables::sync`], and by itself when enough rows have gathered.
     pub fn durable(&self) -> LogBase {
-        *self.0.durable.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store().durable()
     }
 
     /// The value of a row.
@@ -133,12 +116,14 @@ impl Tables {
     /// # Errors
     /// A failed read.
     pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        let value = self
-            .0
-            .data
-            .get(row_key(table, key))
-            .map_err(|source| self.error(source))?;
-        Ok(value.map(Bytes::from))
+        let key = row_key(table, key);
+        if let Some(gathered) = self.store().gathered(&key) {
+            return Ok(gathered);
+        }
+        let value = self.store().data.get(key);
+        Ok(value
+            .map_err(|source| self.store().error(source))?
+            .map(Bytes::from))
     }
 
     /// Rows of `table` whose key starts with `prefix`, ascending, as they are at this moment. Keys come
@@ -157,215 +142,39 @@ impl Tables {
     }
 
     /// The rows and their applied point at this moment, unmoved by later batches. Hold it only as long
-    /// as needed: it keeps overwritten rows on the disk.
+    /// as needed: it keeps overwritten rows in memory and on the disk.
     pub fn view(&self) -> TablesView {
-        let applied = self.0.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        let view = self.0.db.snapshot();
+        let (gathered, stored) = self.store().layered(|| self.store().db.snapshot());
         TablesView {
             tables: self.clone(),
-            view,
-            applied: *applied,
+            gathered,
+            stored,
         }
     }
 
     /// Makes all rows up to the applied point durable and returns that point.
     ///
-    /// The first sync after an open also writes what was recovered from the journal into a table file:
-    /// if the run before ended by a failed sync, the kernel counts the journal's pages as clean and a
-    /// sync of them would prove nothing (hazard R52).
-    ///
     /// # Errors
     /// A failed write or sync; it is final.
     pub fn sync(&self) -> Result<LogBase, StorageError> {
-        let file = |source| StorageError::file("cannot sync", &self.0.folder, source);
-        let applied = self.applied();
-        self.0.faults.at(Point::StateSync).map_err(file)?;
-        if !self.0.flushed.load(Ordering::Acquire) {
-            self.flush()?;
-            self.0.flushed.store(true, Ordering::Release);
-        }
-        self.0
-            .db
-            .persist(PersistMode::SyncAll)
-            .map_err(|source| self.error(source))?;
-        *self.0.durable.lock().unwrap_or_else(PoisonError::into_inner) = applied;
-        Ok(applied)
+        self.store().sync()
     }
 
-    /// Writes the memtable into a table file and waits for it.
-    fn flush(&self) -> Result<(), StorageError> {
-        self.0
-            .data
-            .rotate_memtable()
-            .map_err(|source| self.error(source))?;
-        while self.0.data.sealed_memtable_count() > 0 {
-            // A worker that failed has poisoned the database and will never flush: say so.
-            self.0
-                .db
-                .persist(PersistMode::Buffer)
-                .map_err(|source| self.error(source))?;
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        Ok(())
-    }
-
-    /// Replaces all rows by those of a snapshot.
-    ///
-    /// A marker goes first, synced; the rows follow in batches; the applied point and the marker's
-    /// removal are one last batch, synced. After a crash in between, the next open finds the marker and
-    /// does it again from the file. Readers see a mixture meanwhile: nothing may be applied or served
-    /// from the tables until this returns.
-    ///
-    /// # Errors
-    /// A damaged snapshot (the tables are then only good for another install) or a failed disk.
-    pub fn install(&self, file: &SnapshotFile) -> Result<LogBase, StorageError> {
-        let meta = file.meta();
-        let point = LogBase {
-            id: meta.last,
-            checksum: meta.checksum,
-        };
-        if self.applied() == point && self.installing()?.is_none() {
-            return Ok(point);
-        }
-        file.verify()?;
-        let mut marker = Vec::new();
-        put_base(&mut marker, point);
-        self.commit_rows(vec![(Bytes::from_static(&INSTALLING_KEY), Some(seal(marker)))])?;
-        self.sync()?;
-        self.fault(Point::InstallBegun)?;
-        self.replace_rows(file)?;
-        let mut applied = self.0.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        self.commit_rows(vec![
-            (Bytes::from_static(&INSTALLING_KEY), None),
-            (Bytes::from_static(&APPLIED_KEY), Some(encode_applied(point))),
-        ])?;
-        *applied = point;
-        drop(applied);
-        self.sync()?;
-        self.fault(Point::InstallDone)?;
-        Ok(point)
-    }
-
-    /// The point of a snapshot whose install did not finish.
-    pub(crate) fn installing(&self) -> Result<Option<LogBase>, StorageError> {
-        let value = self
-            .0
-            .data
-            .get(INSTALLING_KEY)
-            .map_err(|source| self.error(source))?;
-        let Some(value) = value else { return Ok(None) };
-        let body = unseal(&value).ok_or(StorageError::StateRecord { what: "install" })?;
-        Ok(Some(take_base(&mut Fields(body))))
-    }
-
-    /// Walks the rows there are and the rows of the file side by side (both ascend): what is only here
-    /// goes, what differs is written, what is equal stays untouched.
-    fn replace_rows(&self, file: &SnapshotFile) -> Result<(), StorageError> {
-        let mut here = self.view().rows_from_first_table();
-        let mut old = here.next().transpose()?;
-        let mut changes = Changes {
-            tables: self,
-            rows: Vec::new(),
-            bytes: 0,
-        };
-        for row in file.rows()? {
-            let (key, value) = row?;
-            while let Some((old_key, _)) = old.as_ref().filter(|(old_key, _)| *old_key < key) {
-                changes.push(old_key.clone(), None)?;
-                old = here.next().transpose()?;
-            }
-            match old.as_ref().filter(|(old_key, _)| *old_key == key) {
-                Some((_, old_value)) => {
-                    if *old_value != value {
-                        changes.push(key, Some(value))?;
-                    }
-                    old = here.next().transpose()?;
-                }
-                None => changes.push(key, Some(value))?,
-            }
-        }
-        while let Some((old_key, _)) = old {
-            changes.push(old_key, None)?;
-            old = here.next().transpose()?;
-        }
-        changes.flush()
-    }
-
-    /// One buffered batch of whole keys.
-    fn commit_rows(&self, rows: Vec<(Bytes, Option<Bytes>)>) -> Result<(), StorageError> {
-        self.fault(Point::StateCommit)?;
-        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.0.db.clone(), rows.len())
-            .durability(Some(PersistMode::Buffer));
-        for (key, value) in rows {
-            match value {
-                Some(value) => batch.insert(&self.0.data, key, value),
-                None => batch.remove(&self.0.data, key),
-            }
-        }
-        batch.commit().map_err(|source| self.error(source))
-    }
-
-    /// Before a batch, without the lock of the applied point: readers must not wait with the writer.
-    fn make_room(&self) -> Result<(), StorageError> {
-        make_room(&self.0.db, &self.0.data, MEMTABLE_BYTES)
-            .map(drop)
-            .map_err(|source| self.error(source))
-    }
-
-    /// Nothing is written for a while: gives back memory and journals. Does not wait for the flush.
+    /// Nothing is written for a while: gives back memory and journals. Waits for nothing.
     pub(crate) fn rest(&self) -> Result<(), StorageError> {
-        rest(&self.0.db, &self.0.data).map_err(|source| self.error(source))
+        self.store().rest()
     }
 
-    fn fault(&self, point: Point) -> Result<(), StorageError> {
-        self.0
-            .faults
-            .at(point)
-            .map_err(|source| StorageError::file("cannot write", &self.0.folder, source))
-    }
-
-    fn error(&self, source: fjall::Error) -> StorageError {
-        StorageError::State {
-            folder: self.0.folder.clone(),
-            source,
-        }
-    }
-}
-
-/// Rows collected into batches of a bounded size.
-struct Changes<'a> {
-    tables: &'a Tables,
-    rows: Vec<(Bytes, Option<Bytes>)>,
-    bytes: usize,
-}
-
-impl Changes<'_> {
-    fn push(&mut self, key: Bytes, value: Option<Bytes>) -> Result<(), StorageError> {
-        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
-        self.rows.push((key, value));
-        if self.bytes >= INSTALL_BATCH_BYTES {
-            self.flush()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), StorageError> {
-        self.bytes = 0;
-        let rows = std::mem::take(&mut self.rows);
-        if rows.is_empty() {
-            return Ok(());
-        }
-        self.tables.make_room()?;
-        self.tables.commit_rows(rows)?;
-        self.tables.fault(Point::InstallPart)
+    /// An error when rows could not be stored.
+    pub(crate) fn check(&self) -> Result<(), StorageError> {
+        self.store().check()
     }
 }
 
 /// Changes of one applied range. A later operation on the same row wins.
 pub struct TablesBatch {
     tables: Tables,
-    rows: Vec<(Bytes, Option<Bytes>)>,
+    rows: Vec<Change>,
     /// Bytes of keys and values so far.
     bytes: usize,
 }
@@ -389,58 +198,35 @@ impl TablesBatch {
         self.bytes
     }
 
-    /// Writes the rows and the point they bring the tables to, all or nothing. Not synced.
+    /// Shows the rows and the point they bring the tables to, all or nothing. They are durable some time
+    /// later, in the same way. Waits when more is gathered than can be stored.
     ///
     /// # Errors
-    /// A failed write; it is final: the process should stop and start again.
+    /// What was gathered earlier could not be stored; it is final: the process should stop and start again.
     ///
     /// # Panics
     /// When `applied` does not lie above the present point: ranges are applied once and in order.
     pub fn commit(self, applied: LogBase) -> Result<(), StorageError> {
-        let mut rows = self.rows;
-        self.tables.make_room()?;
-        let mut point = self
-            .tables
-            .0
-            .applied
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        assert!(
-            applied.id.index > point.id.index,
-            "applied {} twice: the tables stand at {}",
-            applied.id.index,
-            point.id.index
-        );
-        assert!(applied.id.term >= point.id.term, "terms go back");
-        // NOTE: one sequence number per batch: of two operations on one key fjall would keep either.
-        dedup_last(&mut rows);
-        rows.push((Bytes::from_static(&APPLIED_KEY), Some(encode_applied(applied))));
-        self.tables.commit_rows(rows)?;
-        *point = applied;
-        Ok(())
+        self.tables.store().commit(self.rows, applied)
     }
-}
 
-/// Keeps the last operation per key.
-fn dedup_last(rows: &mut Vec<(Bytes, Option<Bytes>)>) {
-    // Stable, so the last operation of a key comes last among its equals.
-    rows.sort_by(|a, b| a.0.cmp(&b.0));
-    rows.reverse();
-    rows.dedup_by(|later, kept| later.0 == kept.0);
-    rows.reverse();
+    #[cfg(feature = "fault")]
+    pub(crate) fn into_parts(self) -> (Tables, Vec<Change>) {
+        (self.tables, self.rows)
+    }
 }
 
 /// The tables at one point in time.
 pub struct TablesView {
     tables: Tables,
-    view: fjall::Snapshot,
-    applied: LogBase,
+    gathered: Layered,
+    stored: fjall::Snapshot,
 }
 
 impl TablesView {
     /// The point in the log that this view stands at.
     pub fn applied(&self) -> LogBase {
-        self.applied
+        self.gathered.applied
     }
 
     /// As [`Tables::get`].
@@ -448,52 +234,89 @@ impl TablesView {
     /// # Errors
     /// A failed read.
     pub fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        let value = self.view.get(&self.tables.0.data, row_key(table, key));
-        Ok(value
-            .map_err(|source| self.tables.error(source))?
-            .map(Bytes::from))
+        let key = row_key(table, key);
+        if let Some(gathered) = self.gathered.get(&key) {
+            return Ok(gathered);
+        }
+        let store = self.tables.store();
+        let value = self.stored.get(&store.data, key);
+        Ok(value.map_err(|source| store.error(source))?.map(Bytes::from))
     }
 
     /// As [`Tables::scan`].
     pub fn scan(&self, table: Table, prefix: &[u8]) -> Rows {
-        let iter = self.view.prefix(&self.tables.0.data, row_key(table, prefix));
-        Rows {
-            iter,
-            tables: self.tables.clone(),
-            strip: 1,
-        }
+        let prefix = row_key(table, prefix);
+        let gathered = self.gathered.with_prefix(&prefix);
+        let stored = self.stored.prefix(&self.tables.store().data, prefix);
+        self.rows(gathered, stored, 1)
     }
 
     /// Every row of every user table, keys whole.
     pub(crate) fn rows_from_first_table(&self) -> Rows {
-        let iter = self.view.range(&self.tables.0.data, [OWN.0 + 1]..);
+        let stored = self.stored.range(&self.tables.store().data, [OWN.0 + 1]..);
+        // No batch holds a row of table 0.
+        self.rows(self.gathered.with_prefix(&[]), stored, 0)
+    }
+
+    fn rows(&self, gathered: Vec<Change>, stored: fjall::Iter, strip: usize) -> Rows {
         Rows {
-            iter,
+            gathered: gathered.into_iter().peekable(),
+            stored,
+            next_stored: None,
             tables: self.tables.clone(),
-            strip: 0,
+            strip,
         }
     }
 }
 
 /// Rows in ascending order of their keys.
 pub struct Rows {
-    iter: fjall::Iter,
+    gathered: std::iter::Peekable<std::vec::IntoIter<Change>>,
+    stored: fjall::Iter,
+    /// Taken from `stored`, and not given yet.
+    next_stored: Option<(Bytes, Bytes)>,
     tables: Tables,
     strip: usize,
+}
+
+impl Rows {
+    /// The next stored row, unless one waits already.
+    fn look(&mut self) -> Result<(), StorageError> {
+        if self.next_stored.is_none()
+            && let Some(item) = self.stored.next()
+        {
+            let (key, value) = item
+                .into_inner()
+                .map_err(|source| self.tables.store().error(source))?;
+            self.next_stored = Some((Bytes::from(key), Bytes::from(value)));
+        }
+        Ok(())
+    }
+
+    fn next_row(&mut self) -> Result<Option<(Bytes, Bytes)>, StorageError> {
+        loop {
+            self.look()?;
+            let Some((changed, _)) = self.gathered.peek() else {
+                return Ok(self.next_stored.take());
+            };
+            if let Some(row) = self.next_stored.take_if(|(key, _)| *key < *changed) {
+                return Ok(Some(row));
+            }
+            self.next_stored.take_if(|(key, _)| *key == *changed);
+            if let Some((key, Some(value))) = self.gathered.next() {
+                return Ok(Some((key, value)));
+            }
+        }
+    }
 }
 
 impl Iterator for Rows {
     type Item = Result<(Bytes, Bytes), StorageError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let item = self.iter.next()?;
-        Some(match item.into_inner() {
-            Ok((key, value)) => {
-                let key = Bytes::from(key);
-                Ok((key.slice(self.strip.min(key.len())..), Bytes::from(value)))
-            }
-            Err(source) => Err(self.tables.error(source)),
-        })
+        let strip = self.strip;
+        let row = self.next_row().transpose()?;
+        Some(row.map(|(key, value)| (key.slice(strip.min(key.len())..), value)))
     }
 }
 
@@ -514,7 +337,7 @@ fn row_key(table: Table, key: &[u8]) -> Bytes {
 }
 
 /// Version, index, term, checksum, crc32.
-fn encode_applied(applied: LogBase) -> Bytes {
+pub(crate) fn encode_applied(applied: LogBase) -> Bytes {
     let mut out = vec![1];
     put_base(&mut out, applied);
     seal(out)

@@ -502,6 +502,7 @@ impl Writer {
         if self.state.wal.is_poisoned() {
             return Err(StorageError::Poisoned);
         }
+        self.state.tables.check()?;
         if self.busy_at.take_if(|at| at.elapsed() >= REST_AFTER).is_some() {
             self.state.wal.rest()?;
             self.state.tables.rest()?;

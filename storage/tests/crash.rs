@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use raft::{EntryKind, HardState, Index, NodeId, Persist, Term};
+use storage::Table;
 use storage::fault::{Faults, Point};
 
 use crate::support::{
@@ -105,6 +106,9 @@ fn check(image: &Image, name: &str) {
             node.recovered.applied <= node.recovered.last.index,
             "{name}: state ahead of the log"
         );
+        let rows = node.tables.scan(Table(1), b"").map(|row| row.expect("a row").0);
+        let expected = (1..=node.recovered.applied.0).map(|index| index.to_be_bytes().to_vec());
+        assert!(rows.eq(expected), "{name}: rows beside their applied point");
         // It goes on.
         let mut node = node;
         let term = hard_state.term.0.max(node.recovered.last.term.0);
@@ -181,6 +185,7 @@ fn r16_r44_a_crash_at_every_point_loses_nothing() {
         Point::WalCommitted,
         Point::MarkSync,
         Point::StateCommit,
+        Point::StateStored,
         Point::SnapshotRename,
     ] {
         assert!(seen(point) > 0, "the scenario never met {point:?}");
@@ -259,7 +264,7 @@ fn r46_state_pages_arrive_in_any_order_and_the_log_brings_them_back() {
     let mut node = Node::open(dir.path());
     for round in 0..4u64 {
         node.append(1, &[&[b'a' + round as u8; 700]]).unwrap();
-        node.apply_to(round + 2);
+        node.apply_journaled_to(round + 2);
     }
     node.close();
     let journal = newest_journal(&dir.path().join("state"));

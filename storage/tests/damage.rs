@@ -615,6 +615,7 @@ fn lost_databases_are_suspect_or_rebuilt_never_silently_empty() {
     let sample_a = sample(&[1, 2, 3], true);
     let node = Node::open(sample_a.dir.path());
     node.apply_to(8);
+    node.tables.sync().unwrap();
     node.close();
     std::fs::remove_dir_all(sample_a.dir.path().join("wal")).unwrap();
     let opened = open(sample_a.dir.path()).unwrap();

@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod formation;
+mod gathered;
 mod golden;
 mod outcomes;
 mod recovery;

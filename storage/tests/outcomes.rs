@@ -15,7 +15,7 @@ fn member() -> tempfile::TempDir {
     let mut node = Node::open(dir.path());
     for n in 2..=6u64 {
         node.append(1, &[format!("entry {n}").as_bytes()]).unwrap();
-        node.apply_to(n);
+        node.apply_journaled_to(n);
     }
     node.tables.sync().unwrap();
     node.close();
@@ -118,6 +118,7 @@ fn an_applied_point_of_another_history_moves_the_rows_aside_and_is_suspect() {
     let mut batch = node.tables.batch();
     batch.put(Table(1), b"of another history", "x");
     batch.commit(other).unwrap();
+    node.tables.sync().unwrap();
     node.close();
     let node = Node::open(dir.path());
     assert!(node.recovered.suspicion.is_some());

@@ -16,6 +16,8 @@ fn r16_what_was_completed_is_there_after_a_restart() {
     node.vote(2, 1).unwrap();
     node.append(2, &[b"c"]).unwrap();
     node.apply_to(3);
+    node.tables.sync().unwrap();
+    node.apply_to(4);
     node.close();
 
     let node = Node::open(dir.path());
@@ -30,8 +32,14 @@ fn r16_what_was_completed_is_there_after_a_restart() {
         vec![(Index(1), Term(1)), (Index(4), Term(2))]
     );
     assert_eq!(node.recovered.hard_state.vote, Some(NodeId(1)));
-    assert_eq!(node.recovered.applied, Index(3));
+    assert_eq!(
+        node.recovered.applied,
+        Index(3),
+        "what was only gathered is applied again"
+    );
     assert_eq!(node.recovered.suspicion, None);
+    node.apply_to(4);
+    assert_eq!(node.tables.scan(Table(1), b"").count(), 4);
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn follower(dir: &Path, last: u64) {
     batch.put(Table(9), b"only here", "x");
     let point = node.point(4);
     batch.commit(point).unwrap();
+    node.tables.sync().unwrap();
     node.close();
 }
 
@@ -203,6 +204,7 @@ fn install_with_crashes(last: u64) {
 #[test]
 fn r15_without_its_snapshot_a_state_behind_the_log_is_suspect() {
     let (dir, node, meta) = source();
+    node.tables.sync().unwrap();
     node.close();
     let mut node = Node::open(dir.path());
     node.tables.sync().unwrap();

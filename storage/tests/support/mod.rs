@@ -235,6 +235,17 @@ impl Node {
 
     /// Applies everything up to `index`: a row per entry in table 1.
     pub(crate) fn apply_to(&self, index: u64) {
+        let (batch, point) = self.applying(index);
+        batch.commit(point).expect("applied");
+    }
+
+    /// The same, through fjall's journal, as versions did that gathered no rows.
+    pub(crate) fn apply_journaled_to(&self, index: u64) {
+        let (batch, point) = self.applying(index);
+        batch.commit_journaled(point).expect("applied");
+    }
+
+    fn applying(&self, index: u64) -> (storage::TablesBatch, LogBase) {
         let from = self.tables.applied().id.index.next();
         let entries = self
             .reader
@@ -249,12 +260,11 @@ impl Node {
             );
         }
         let last = entries.last().expect("at least one");
-        batch
-            .commit(LogBase {
-                id: last.id,
-                checksum: last.checksum,
-            })
-            .expect("applied");
+        let point = LogBase {
+            id: last.id,
+            checksum: last.checksum,
+        };
+        (batch, point)
     }
 
     /// Ends the writer and gives up all handles, so that the folder can be opened again.
