@@ -272,6 +272,18 @@ impl Answers {
     }
 }
 
+/// A service as if nobody had registered: for servers that are built to be wrong.
+pub(super) fn empty(registry: &Registry, service: &ServiceKey, filter: &Filter, form: Form) -> Bytes {
+    let view = View {
+        stamp: registry
+            .version(service)
+            .map(|(_, stamp)| stamp)
+            .unwrap_or_default(),
+        ..View::default()
+    };
+    render(service, filter, form, &view).into()
+}
+
 /// `"lastRefTime":` stands behind the hosts, so that no text of a client comes after it.
 const STAMP_NAME: &[u8] = b"\"lastRefTime\":";
 

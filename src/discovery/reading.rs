@@ -1,23 +1,27 @@
 //! What readers and subscribers get. Under the lock an answer is looked up, or what it is made from is taken; the
 //! rendering, which takes milliseconds for a wide service, holds nobody up but its reader.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
-use super::answers::{Form, Found};
+use super::answers::{Form, Found, empty};
 use super::node::{Discovery, Shared};
 use crate::distro::BEGINNING_MS;
 use crate::model::ServiceKey;
 use crate::naming::{Filter, Stamp};
 use crate::seeded::{self, Bug};
 
+/// For how long [`Bug::EmptyAtOnce`] lists nothing: longer than it takes to hear from the other nodes, ms.
+const EMPTY_MS: u64 = 3_000;
+
 impl Shared {
     /// What there is for a reader, and the state that it shows.
     fn find(&mut self, now_ms: u64, service: &ServiceKey, filter: &Filter, form: Form) -> (Stamp, Found) {
         let state = self.registry.version(service).map(|(content, _)| content);
-        let filter = &*shown(now_ms, filter);
-        let found = self.answers.find(&self.registry, now_ms, service, filter, form);
+        let found = if seeded::has(Bug::EmptyAtOnce) && now_ms < BEGINNING_MS + EMPTY_MS {
+            Found::Ready(empty(&self.registry, service, filter, form))
+        } else {
+            self.answers.find(&self.registry, now_ms, service, filter, form)
+        };
         (state.unwrap_or_default(), found)
     }
 }
@@ -49,13 +53,15 @@ impl Discovery {
         form: Form,
         told: Stamp,
     ) -> Option<(Stamp, Bytes)> {
-        let nowhere = seeded::has(Bug::PushedEmpty).then(|| nothing(filter));
-        let filter = nowhere.as_ref().unwrap_or(filter);
         let (state, found) = {
             let mut shared = self.lock();
             let state = shared.registry.version(service).map(|(content, _)| content);
             if state == Some(told) {
                 return None;
+            }
+            if seeded::has(Bug::PushedEmpty) {
+                let bytes = empty(&shared.registry, service, filter, form);
+                return Some((state.unwrap_or_default(), bytes));
             }
             shared.find(self.now_ms(), service, filter, form)
         };
@@ -75,24 +81,5 @@ impl Discovery {
         } = &mut *shared;
         answers.put_back(registry, *job, &bytes);
         bytes
-    }
-}
-
-/// What a reader is shown: what it asks for, but for [`Bug::EmptyAtOnce`].
-fn shown(now_ms: u64, filter: &Filter) -> Cow<'_, Filter> {
-    /// Longer than it takes to hear from the other nodes, ms.
-    const EMPTY_MS: u64 = 3_000;
-    if seeded::has(Bug::EmptyAtOnce) && now_ms < BEGINNING_MS + EMPTY_MS {
-        Cow::Owned(nothing(filter))
-    } else {
-        Cow::Borrowed(filter)
-    }
-}
-
-/// A filter through which nothing comes.
-fn nothing(filter: &Filter) -> Filter {
-    Filter {
-        clusters: "seeded-bug".into(),
-        ..filter.clone()
     }
 }
