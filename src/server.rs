@@ -33,7 +33,7 @@ pub use self::tuning::Tuning;
 use crate::clock;
 use crate::cluster::{ClusterToken, Credentials, Door, Identity, Kind, Links, Local, Transport};
 use crate::consensus::{self, Handle, Node, NodeParts};
-use crate::discovery::LinkEnd;
+use crate::discovery::{Discovery, LinkEnd};
 use crate::grpc::listener::{Limits, Listener, Unimplemented};
 use crate::grpc::tls::{Files, Tls};
 use crate::grpc::{self, Gateway};
@@ -62,6 +62,7 @@ pub struct Server {
     node: Shutdown,
     /// Connections of peers: they end last, so that a leader can hand over and an ack can leave.
     network: Shutdown,
+    registry: Arc<Discovery>,
 }
 
 impl Server {
@@ -233,6 +234,7 @@ impl Server {
             clients,
             node,
             network,
+            registry,
         })
     }
 
@@ -281,6 +283,7 @@ impl Server {
             clients,
             node,
             network,
+            registry,
             shutdown_timeout,
             ..
         } = self;
@@ -295,6 +298,10 @@ impl Server {
         let answered = clients.drained(shutdown_timeout).await;
         node.begin();
         let stopped = node.drained(shutdown_timeout).await;
+        let closing = tokio::task::spawn_blocking(move || registry.close());
+        if !matches!(tokio::time::timeout(shutdown_timeout, closing).await, Ok(Ok(()))) {
+            tracing::warn!("what instances there are may not be on the disk: clients bring it back");
+        }
         network.begin();
         let hung_up = network.drained(shutdown_timeout).await;
         if !(answered && stopped && hung_up) {

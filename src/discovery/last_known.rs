@@ -185,6 +185,15 @@ impl Discovery {
         }
     }
 
+    /// Brings the file up to date, if it is not. Blocks.
+    pub(super) fn keep_now(&self) {
+        let (me, newest) = self.look(|registry, _| (registry.me(), registry.newest()));
+        let mut keeper = self.lock_keeper();
+        if keeper.is_due(me, newest, self.now_ms()) {
+            keeper.round(self);
+        }
+    }
+
     /// Takes back some of what the last run knew, once nobody else can tell what there is; true while there is
     /// more.
     pub(super) fn take_back(shared: &mut Shared, now_ms: u64) -> bool {

@@ -96,6 +96,8 @@ pub struct Discovery {
     ready: AtomicBool,
     /// False while an operator keeps what does not beat.
     expires: AtomicBool,
+    /// The disk says that clients will come back after a restart, or is being told so.
+    marked: AtomicBool,
 }
 
 /// What the lock holds.
@@ -231,6 +233,7 @@ impl Discovery {
             forwards: Forwards::default(),
             ready: AtomicBool::new(false),
             expires: AtomicBool::new(true),
+            marked: AtomicBool::new(held),
         }))
     }
 
@@ -424,8 +427,7 @@ impl Discovery {
             self.read_rows(&mut reads);
             if let Some((logical_ms, in_use)) = self.reserve_due() {
                 let this = Arc::clone(&self);
-                let renewed =
-                    tokio::task::spawn_blocking(move || this.lock_reserve().renew(logical_ms, in_use));
+                let renewed = tokio::task::spawn_blocking(move || this.renew(logical_ms, in_use));
                 if renewed.await.is_err() {
                     tracing::error!("the high-water mark of naming was not written: its thread panicked");
                 }
@@ -512,6 +514,20 @@ impl Discovery {
         due.then_some((logical_ms, in_use))
     }
 
+    /// Blocks.
+    fn renew(&self, logical_ms: u64, in_use: bool) {
+        self.marked.store(in_use, Ordering::Relaxed);
+        self.lock_reserve().renew(logical_ms, in_use);
+    }
+
+    /// Brings to the disk what the next run has to know, when nobody changes anything any more. Blocks.
+    pub fn close(&self) {
+        if let Some((logical_ms, in_use)) = self.reserve_due() {
+            self.renew(logical_ms, in_use);
+        }
+        self.keep_now();
+    }
+
     /// Hands on what has happened.
     pub(super) fn tell(&self, shared: &mut Shared) {
         let events = shared.registry.take_events();
@@ -527,9 +543,11 @@ impl Discovery {
         self.wake_if_due(shared);
     }
 
-    /// Has what there is to say to peers said soon.
+    /// Has what there is to say to peers said soon. The first instance is marked at once: a node that ends before
+    /// would list nothing afterwards, as truth.
     pub(super) fn wake_if_due(&self, shared: &Shared) {
-        if !shared.links.is_empty() && shared.distro.is_due(&shared.registry) {
+        let says = !shared.links.is_empty() && shared.distro.is_due(&shared.registry);
+        if says || !self.marked.load(Ordering::Relaxed) {
             self.wake();
         }
     }

@@ -346,6 +346,37 @@ async fn killed(folder: &std::path::Path) {
     }
 }
 
+/// The order: said, and stopped before any timer has rung.
+#[tokio::test(start_paused = true)]
+async fn what_was_said_last_before_a_stop_is_known_afterwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    node.execute(register());
+    node.close();
+    let node = open(folder.path());
+    let tasks = [
+        tokio::spawn(Arc::clone(&node).run()),
+        tokio::spawn(Arc::clone(&node).keep()),
+    ];
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(listed(&node).await, Ok(1));
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_dies_soon_after_its_first_registration_waits_for_clients() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let running = tokio::spawn(Arc::clone(&node).run());
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    node.execute(register());
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    running.abort();
+    let node = open(folder.path());
+    node.turn();
+    assert_eq!(listed(&node).await, Err(Readiness::AwaitingClients));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lone_node_knows_after_a_restart_what_it_knew() {
     for kept in [Kept::Whole, Kept::Damaged, Kept::Old] {

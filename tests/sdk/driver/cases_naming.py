@@ -281,7 +281,7 @@ def kinds(run):
         run.node(0).start()
         run.cluster.wait_ready()
         everywhere(run, shop, listens, within=20)
-    kept = b.instances(shop)
+    kept = b.returned(shop, within=20)
     check(any(one_["metadata"] == {"kept": "yes"} for one_ in kept), f"metadata was lost: {kept}")
     b.deregister(shop, two)
     everywhere(run, shop, lambda hosts: names(hosts) == [where(one)])

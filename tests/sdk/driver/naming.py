@@ -5,6 +5,7 @@ import json
 import threading
 import time
 
+from client import SdkError
 from harness import Broken, Listener, check, short
 
 Service = collections.namedtuple("Service", "name group")
@@ -92,6 +93,17 @@ class Registry:
             if time.monotonic() > deadline:
                 raise Broken(f"{self.name} reads {tell(found, wanted)}")
             time.sleep(0.05)
+
+    def returned(self, service, within):
+        """Waits until its requests are answered again: a node is back sooner than its clients."""
+        deadline = time.monotonic() + within * self.run.patience
+        while True:
+            try:
+                return self.instances(service)
+            except SdkError as error:
+                if time.monotonic() > deadline:
+                    raise Broken(f"{self.name} is not answered: {error}") from error
+                time.sleep(0.2)
 
     def subscribe(self, service, *clusters):
         watch = Watch(self, f"{self.name}/{service.name}/{','.join(clusters)}")
