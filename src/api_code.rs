@@ -5,7 +5,15 @@
 //! A write that was refused before it was logged is 503 (or 4xx): nothing was done, retrying is safe.
 //! A write whose outcome is not known is 504, and its text says so. Never the other way round.
 
+use std::borrow::Cow;
+
 use crate::error::{Error, NamingRefusal};
+
+/// Longest text that an error is told with, characters: what a client sent is repeated so far and no further.
+/// Names of the greatest length that Nacos allows fit in.
+const TEXT_CHARS_MAX: usize = 1_024;
+/// Of a value that is repeated twice, or escaped.
+const QUOTED_CHARS_MAX: usize = 256;
 
 /// An error as plain text with a status: API v1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,21 +72,24 @@ pub fn v1(error: &Error) -> TextError {
         Error::NoNamespace { .. } => {
             return TextError {
                 status: 500,
-                text: caused(&escape(&error.to_string())),
+                text: caused(&escape(&told(error))),
             };
         }
         // The one text without a frame; the check runs before anything else there.
         Error::Illegal(text) => {
             return TextError {
                 status: 400,
-                text: format!("{text}\r\n"),
+                text: format!("{}\r\n", cut(text, TEXT_CHARS_MAX)),
             };
         }
-        Error::Unreadable { kind, text } => format!(
-            "Failed to convert value of type 'java.lang.String' to required type '{kind}'; nested exception is \
-             java.lang.NumberFormatException: For input string: \"{text}\";caused: For input string: \"{text}\""
-        ),
-        other => other.to_string(),
+        Error::Unreadable { kind, text } => {
+            let text = cut(text, QUOTED_CHARS_MAX);
+            format!(
+                "Failed to convert value of type 'java.lang.String' to required type '{kind}'; nested exception is \
+                 java.lang.NumberFormatException: For input string: \"{text}\";caused: For input string: \"{text}\""
+            )
+        }
+        other => told(other),
     };
     TextError {
         status: status(error),
@@ -97,7 +108,7 @@ pub fn v1_naming(error: &Error) -> TextError {
             return TextError { status: 500, ..told };
         }
         Error::Illegal(_) => return v1(error),
-        other => other.to_string(),
+        other => told(other),
     };
     let status = match error {
         Error::Missing { .. } => 400,
@@ -130,7 +141,7 @@ pub fn v2(error: &Error) -> CodedError {
         Error::Missing { name, kind } => {
             format!("Required request parameter '{name}' for method parameter type {kind} is not present")
         }
-        other => other.to_string(),
+        other => told(other),
     };
     CodedError {
         status: status(error),
@@ -186,14 +197,39 @@ pub fn grpc(error: &Error) -> GrpcError {
     };
     let message = match error {
         // The words by which people search for it.
-        Error::Illegal(text) | Error::Invalid(text) => format!("Param check invalid:{text}"),
+        Error::Illegal(text) | Error::Invalid(text) => {
+            format!("Param check invalid:{}", cut(text, TEXT_CHARS_MAX))
+        }
         Error::Missing { name, .. } => format!("Param check invalid:Param '{name}' is required."),
-        other => other.to_string(),
+        other => told(other),
     };
     GrpcError {
         code,
         throws,
         message,
+    }
+}
+
+/// The error in its own words, where no API has others.
+pub fn told(error: &Error) -> String {
+    match cut(&error.to_string(), TEXT_CHARS_MAX) {
+        Cow::Borrowed(whole) => whole.to_owned(),
+        Cow::Owned(beginning) => beginning,
+    }
+}
+
+/// What a client sent, to be repeated to it: the beginning of a long text, and how long it is.
+pub fn quoted(text: &str) -> Cow<'_, str> {
+    cut(text, QUOTED_CHARS_MAX)
+}
+
+fn cut(text: &str, chars_max: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(chars_max) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => {
+            let beginning = text.get(..end).unwrap_or_default();
+            Cow::Owned(format!("{beginning}... ({} bytes)", text.len()))
+        }
     }
 }
 
@@ -266,6 +302,41 @@ mod tests {
         assert_eq!(
             (text.status, text.text.as_str()),
             (400, "service g@@s not found!")
+        );
+    }
+
+    /// Whatever is wrong with a request, its answer is no larger for it.
+    #[test]
+    fn what_a_client_sent_is_repeated_so_far_and_no_further() {
+        let long = "\u{1f980}".repeat(1 << 20);
+        for error in [
+            Error::Invalid(long.clone()),
+            Error::Illegal(long.clone()),
+            Error::NotFound(long.clone()),
+            Error::NoNamespace { id: long.clone() },
+            Error::Unreadable {
+                kind: "int",
+                text: long.clone(),
+            },
+        ] {
+            for text in [
+                v1(&error).text,
+                v1_naming(&error).text,
+                v2(&error).data,
+                grpc(&error).message,
+                told(&error),
+            ] {
+                assert!(text.len() < 6_000, "{} bytes", text.len());
+                assert!(
+                    text.contains("\u{1f980}... (") || text.contains("bytes"),
+                    "{text}"
+                );
+            }
+        }
+        assert_eq!(quoted("short"), "short");
+        assert_eq!(
+            told(&Error::Invalid("a".repeat(TEXT_CHARS_MAX))).len(),
+            TEXT_CHARS_MAX
         );
     }
 

@@ -107,7 +107,7 @@ impl Server {
         let (clients, node, network) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
         let peers = Peers::new(local.clone());
         let credentials = Credentials::new(token.clone(), Kind::Member, (*local.get()).clone());
-        let transport = Transport::new(credentials, peers.clone(), network.clone());
+        let transport = Transport::new(credentials.clone(), peers.clone(), network.clone());
         let tables = opened.tables.clone();
         let (state, reader) = blocking(move || State::open_knowing(tables, tuning.feature_level)).await??;
         let naming_push = NamingPush::new();
@@ -185,6 +185,7 @@ impl Server {
         let services = Arc::new(Services::new(Parts {
             consensus: handle.clone(),
             transport,
+            credentials,
             feature_level: tuning.feature_level,
             state: reader,
             log,
@@ -199,6 +200,7 @@ impl Server {
             grpc: Arc::new(grpc::counters()),
             log_lines_dropped: crate::telemetry::dropped_lines,
         }));
+        peers.attach_services(&services);
         let gateway = Gateway::new(Arc::clone(&services), clients.clone());
         let connected = Arc::clone(gateway.registry());
         let watched = Arc::clone(services.naming_push());
@@ -434,10 +436,11 @@ async fn load_tls(settings: &Settings) -> anyhow::Result<Option<Arc<Tls>>> {
         return Ok(None);
     };
     let loaded = blocking(move || Tls::load(Files { certificates, key })).await?;
+    let required = settings.network.grpc_tls_required;
     let tls = loaded.context(
         "TLS of the gRPC port: correct or unset RNACOS_GRPC_TLS_CERT_FILE and RNACOS_GRPC_TLS_KEY_FILE",
     )?;
-    Ok(Some(Arc::new(tls)))
+    Ok(Some(Arc::new(tls.required(required))))
 }
 
 async fn bind_http(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -60,6 +60,8 @@ pub struct Network {
     pub connections_max: Option<usize>,
     /// Certificate chain and key of the gRPC port, PEM files; `None`: no TLS there.
     pub grpc_tls: Option<(PathBuf, PathBuf)>,
+    /// Clients over gRPC have to use TLS; never without a certificate.
+    pub grpc_tls_required: bool,
 }
 
 impl Network {
@@ -469,6 +471,13 @@ fn network(sources: &mut Sources) -> Network {
             "certificate and key belong together: RNACOS_GRPC_TLS_CERT_FILE and RNACOS_GRPC_TLS_KEY_FILE",
         );
     }
+    let grpc_tls_required = sources.take("RNACOS_GRPC_TLS_REQUIRED", value::boolean, || false);
+    if grpc_tls_required && certificate.is_none() && key.is_none() {
+        sources.mistake(
+            "RNACOS_GRPC_TLS_REQUIRED",
+            "nobody can use TLS without a certificate: set RNACOS_GRPC_TLS_CERT_FILE and RNACOS_GRPC_TLS_KEY_FILE",
+        );
+    }
     let cores = || std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     Network {
         host: sources.take("RNACOS_SDK_HOST", value::ip, || IpAddr::from([0, 0, 0, 0])),
@@ -479,6 +488,7 @@ fn network(sources: &mut Sources) -> Network {
         grpc_tls: certificate
             .zip(key)
             .map(|(certificate, key)| (certificate.into(), key.into())),
+        grpc_tls_required,
     }
 }
 

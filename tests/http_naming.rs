@@ -264,3 +264,104 @@ async fn a_lone_node_lists_after_a_restart_what_it_listed_before() {
     assert_eq!(unknown.status, 503, "an empty list is not told as truth yet");
     door.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_publishes_and_who_listens_is_told_by_client() {
+    let door = open().await;
+    let clients = "/nacos/v2/ns/client";
+    for form in [
+        "serviceName=s&ip=10.0.0.1&port=80",
+        "serviceName=t&ip=10.0.0.1&port=80&clusterName=c",
+        "serviceName=p&ip=10.0.0.2&port=81&ephemeral=false",
+    ] {
+        assert_eq!(door.post(INSTANCE, form).await.body, "ok", "{form}");
+    }
+    let data = async |target: String| {
+        let answer = door.get(&format!("{clients}{target}")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let mut body: Value = serde_json::from_str(&answer.body).expect("JSON");
+        body["data"].take()
+    };
+    let ids = data("/list".to_owned()).await;
+    assert_eq!(ids, json!(["10.0.0.1:80#true", "10.0.0.2:81#false"]));
+    let published = data("/publish/list?clientId=10.0.0.1:80%23true".to_owned()).await;
+    let of = |name: &str, cluster: &str| {
+        json!({"namespace": "public", "group": "DEFAULT_GROUP", "serviceName": name,
+            "registeredInstance": {"ip": "10.0.0.1", "port": 80, "cluster": cluster}})
+    };
+    assert_eq!(published, json!([of("s", "DEFAULT"), of("t", "c")]));
+    let one = data("?clientId=10.0.0.2:81%23false".to_owned()).await;
+    assert_eq!(
+        (&one["clientType"], &one["ephemeral"], &one["clientPort"]),
+        (&json!("ipPort"), &json!(false), &json!("81"))
+    );
+    let listened = data("/subscribe/list?clientId=10.0.0.2:81%23false".to_owned()).await;
+    assert_eq!(listened, json!([]));
+    let publishers = data("/service/publisher/list?serviceName=t&ip=10.0.0.1&port=80".to_owned()).await;
+    let publisher = json!({"ip": "10.0.0.1", "port": 80, "cluster": "c", "clientId": "10.0.0.1:80#true"});
+    assert_eq!(publishers, json!([publisher]));
+    door.close().await;
+}
+
+/// An instance that asks for a number in its id has one, the same wherever it is shown and however often it
+/// registers; without its wish the id is its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_are_made_as_instances_wish() {
+    let door = open().await;
+    let snowflake = "&metadata=preserved.instance.id.generator=snowflake";
+    let id = async |form: String| {
+        assert_eq!(door.post(INSTANCE, &form).await.body, "ok");
+        let listed = hosts(&door, "serviceName=s").await[0]["instanceId"].clone();
+        let place = "serviceName=s&ip=10.0.0.1&port=80";
+        let detail: Value =
+            serde_json::from_str(&door.get(&format!("{INSTANCE}?{place}")).await.body).expect("JSON");
+        assert_eq!(detail["instanceId"], listed);
+        listed.as_str().expect("a text").to_owned()
+    };
+    let place = "serviceName=s&ip=10.0.0.1&port=80";
+    let plain = id(place.to_owned()).await;
+    assert_eq!(plain, "10.0.0.1#80#DEFAULT#DEFAULT_GROUP@@s");
+    let first = id(format!("{place}{snowflake}")).await;
+    let (number, rest) = first.split_once('#').expect("a number");
+    assert!(number.parse::<i64>().is_ok_and(|number| number > 0), "{first}");
+    assert_eq!(rest, "DEFAULT#DEFAULT_GROUP@@s");
+    assert_eq!(id(format!("{place}{snowflake},v=2")).await, first);
+    door.close().await;
+}
+
+/// What is said of the wrong kind of instance changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_are_not_mixed_up() {
+    let door = open().await;
+    for form in [
+        "serviceName=e&ip=a&port=1",
+        "serviceName=p&ip=a&port=1&ephemeral=false",
+    ] {
+        assert_eq!(door.post(INSTANCE, form).await.body, "ok", "{form}");
+    }
+    for (target, status) in [
+        ("?serviceName=e&ip=a&port=1&weight=5&ephemeral=false", 400),
+        ("?serviceName=p&ip=a&port=1&weight=5&ephemeral=true", 400),
+        ("/beat?serviceName=e&ip=a&port=1&ephemeral=false", 400),
+        ("/beat?serviceName=never&ip=a&port=1&ephemeral=false", 400),
+        ("/beat?serviceName=p&ip=a&port=1&ephemeral=false", 200),
+        ("?serviceName=e&ip=a&port=1&weight=6&ephemeral=true", 200),
+    ] {
+        let answer = send(&door, "PUT", &format!("{INSTANCE}{target}"), "").await;
+        assert_eq!(answer.status, status, "{target}: {answer:?}");
+        assert!(
+            !answer.body.contains("20404"),
+            "a client would register: {answer:?}"
+        );
+    }
+    assert_eq!(hosts(&door, "serviceName=e").await[0]["weight"], 6.0);
+    assert_eq!(hosts(&door, "serviceName=p").await[0]["weight"], 1.0);
+    let empty = door.post(INSTANCE, "serviceName=g@@&ip=a&port=1").await;
+    assert_eq!(empty.status, 400, "{empty:?}");
+    // Numbers may be texts.
+    let chosen = r#"[{"ip":"a","port":"1"}]"#;
+    let batch = format!("{INSTANCE}/metadata/batch?serviceName=e&metadata=k=v&instances={chosen}");
+    let answer = send(&door, "PUT", &batch.replace('"', "%22"), "").await;
+    assert_eq!(answer.body, r#"{"updated":["a:1:unknown:DEFAULT:ephemeral"]}"#);
+    door.close().await;
+}

@@ -57,9 +57,14 @@ fn put(port: u16, healthy: bool) -> Command {
 
 /// Port, weight and health of every instance; `None` while the node does not answer.
 async fn listed(http: SocketAddr) -> Option<Vec<(u64, f64, bool)>> {
+    list_of(http, "p").await
+}
+
+async fn list_of(http: SocketAddr, name: &str) -> Option<Vec<(u64, f64, bool)>> {
     let mut socket = TcpStream::connect(http).await.expect("a connection");
-    let request =
-        "GET /nacos/v1/ns/instance/list?serviceName=p HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let request = format!(
+        "GET /nacos/v1/ns/instance/list?serviceName={name} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    );
     socket.write_all(request.as_bytes()).await.expect("it takes it");
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await.expect("an answer");
@@ -168,5 +173,22 @@ async fn persistent_instances_are_shown_checked_and_there_after_a_restart() {
     let server = start(&folder).await;
     shows(&server, &found).await;
     drop((alive, dead));
+    assert!(server.stop().await);
+}
+
+/// While a node waits for the clients of its last run, it knows what the log has: that is told at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn persistent_instances_need_no_clients_to_come_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = start(&folder).await;
+    assert_eq!(propose(&server, put(80, true)).await, Outcome::NamingDone);
+    assert!(server.stop().await);
+    // A mark that cannot be read is one of a node that had clients.
+    std::fs::write(folder.path().join("naming"), "damaged").expect("it is written");
+    let server = start(&folder).await;
+    let http = server.http_address();
+    assert_eq!(list_of(http, "somebody-elses").await, None);
+    let first = listed(http).await.expect("an answer");
+    assert_eq!(first.iter().map(|(port, ..)| *port).collect::<Vec<_>>(), [80]);
     assert!(server.stop().await);
 }

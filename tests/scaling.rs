@@ -11,6 +11,8 @@ mod cluster;
 mod grpc_client;
 #[path = "scaling/naming.rs"]
 mod naming;
+#[path = "scaling/operators.rs"]
+mod operators;
 #[path = "scaling/writers.rs"]
 mod writers;
 

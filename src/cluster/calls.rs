@@ -1,5 +1,6 @@
 //! Questions with one answer, asked through the peer door: joining, looking, changing the membership.
 
+use bytes::Bytes;
 use prost::Message as _;
 use raft::{
     Boot, Change, Configuration, EntryId, Index, Member, NodeId, PeerStatus, Refusal, RoleKind, Space,
@@ -28,6 +29,8 @@ pub enum Call {
     Transfer(Option<NodeId>),
     /// Who is there, and which members does it know?
     WhoAreYou,
+    /// A question of the services, which know what it means.
+    Ask(Bytes),
 }
 
 impl Call {
@@ -37,7 +40,7 @@ impl Call {
         match kind {
             Kind::Member => true,
             Kind::Joiner => matches!(self, Call::Join(_) | Call::WhoAreYou),
-            Kind::Operator => !matches!(self, Call::Join(_)),
+            Kind::Operator => !matches!(self, Call::Join(_) | Call::Ask(_)),
         }
     }
 }
@@ -51,6 +54,8 @@ pub enum CallReply {
     Status(Box<StatusReport>),
     /// Answer to [`Call::WhoAreYou`].
     Presence(Presence),
+    /// Answer to [`Call::Ask`].
+    Told(Bytes),
     /// Not done, and it will not happen later.
     Refused(CallRefused),
 }
@@ -144,6 +149,7 @@ impl Call {
                 to: to.map_or(0, |id| id.0),
             }),
             Call::WhoAreYou => pb::call::Body::WhoAreYou(pb::Empty {}),
+            Call::Ask(question) => pb::call::Body::Ask(question.clone()),
         };
         pb::Call { body: Some(body) }.encode_to_vec()
     }
@@ -160,6 +166,7 @@ impl Call {
                 Call::Transfer((transfer.to != 0).then_some(NodeId(transfer.to)))
             }
             pb::call::Body::WhoAreYou(pb::Empty {}) => Call::WhoAreYou,
+            pb::call::Body::Ask(question) => Call::Ask(question),
         })
     }
 }
@@ -177,6 +184,7 @@ impl CallReply {
                 identity: Some(presence.identity.to_proto()),
                 configuration: Some(configuration_to_proto(&presence.configuration)),
             }),
+            CallReply::Told(answer) => pb::call_reply::Body::Told(answer.clone()),
             CallReply::Refused(refused) => pb::call_reply::Body::Refused(refused_to_proto(refused)),
         };
         pb::CallReply { body: Some(body) }.encode_to_vec()
@@ -196,6 +204,7 @@ impl CallReply {
                 identity: identity(presence.identity)?,
                 configuration: membership(presence.configuration)?,
             }),
+            pb::call_reply::Body::Told(answer) => CallReply::Told(answer),
             pb::call_reply::Body::Refused(refused) => CallReply::Refused(refused_from_proto(refused)?),
         })
     }

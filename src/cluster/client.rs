@@ -11,7 +11,7 @@ use super::calls::{Call, CallDecodeError, CallReply};
 use super::dial::{Credentials, DialError, Dialled, dial, is_answer, open_stream};
 use super::door::CALL_PATH;
 use super::identity::{PeerIdentity, Target};
-use super::limits::CALL_BYTES_MAX;
+use super::limits::ANSWER_BYTES_MAX;
 use super::stream::{StreamError, read_all, send_all};
 
 /// A proved connection to one node, for calls one after the other. It has no task of its own: it moves
@@ -106,7 +106,7 @@ async fn exchange(send: SendRequest<Bytes>, call: Bytes) -> Result<Bytes, Stream
     if !is_answer(response.status(), response.headers()) {
         return Err(StreamError::Ended);
     }
-    Ok(read_all(&mut response.into_body(), CALL_BYTES_MAX)
+    Ok(read_all(&mut response.into_body(), ANSWER_BYTES_MAX)
         .await?
         .freeze())
 }

@@ -42,8 +42,10 @@ pub(super) const DISTRO_OUTBOX_BYTES: usize = 96 * MIB;
 /// Bytes that wait in a link for what clients ask. Beyond it the sender is told and acts itself.
 pub(super) const FORWARD_OUTBOX_BYTES: usize = 8 * MIB;
 
-/// Largest call or answer (forming, control).
+/// Largest call (forming, control, questions).
 pub(super) const CALL_BYTES_MAX: usize = MIB;
+/// Largest answer to one. Whoever answers a question keeps below it; a larger one counts as none.
+pub const ANSWER_BYTES_MAX: usize = 8 * MIB;
 /// How long the door works on one call; the caller may give up earlier.
 pub(super) const CALL_WITHIN: Duration = Duration::from_secs(30);
 

@@ -53,7 +53,9 @@ pub use failures::Failures;
 pub use handshake::HandshakeError;
 pub use identity::{Identity, Kind, Local, PeerIdentity, Target};
 pub use lane::Class;
-pub use limits::{FRAME_BYTES_MAX, LINK_FRAME_BYTES_MAX, VERSION, VERSION_MIN, WINDOW_BYTES};
+pub use limits::{
+    ANSWER_BYTES_MAX, FRAME_BYTES_MAX, LINK_FRAME_BYTES_MAX, VERSION, VERSION_MIN, WINDOW_BYTES,
+};
 pub use link::{Full, Link, LinkCounts, LinkId, LinkKind, LinkService, LinkView, Links, Malformed};
 pub use peer::{LaneView, PeerView};
 pub use refused::Refused;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proto::nacos::naming as wire;
 
 use crate::model::{Endpoint, ServiceKey};
-use crate::naming::{BEAT_INTERVAL_MS, Filter, Registry, Seen, Stamp, View, Whole, preserved};
+use crate::naming::{BEAT_INTERVAL_MS, Filter, Metadata, Registry, Seen, Stamp, View, Whole, preserved};
 
 /// For how long clients may use an answer without asking again, ms: `cacheMillis`.
 pub const CACHE_MS: u64 = 10_000;
@@ -336,7 +336,7 @@ pub(super) fn host<'a>(
     let millis = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
     let generator = instance.metadata.get(preserved::ID_GENERATOR);
     wire::Instance {
-        instance_id: instance_id(service, endpoint).into(),
+        instance_id: instance_id(service, endpoint, &instance.metadata).into(),
         ip: (&*endpoint.ip).into(),
         port: i32::from(endpoint.port),
         weight: instance.weight,
@@ -357,10 +357,26 @@ pub(super) fn host<'a>(
     }
 }
 
-/// `ip#port#cluster#group@@service`.
-pub fn instance_id(service: &ServiceKey, endpoint: &Endpoint) -> String {
+/// `ip#port#cluster#group@@service`; of an instance that asks for the generator `snowflake`
+/// `number#cluster#group@@service` (contract 03 §12).
+///
+/// The number is none of a clock and a counter, as its name says, but a hash of where the instance is: it is the
+/// same on every node and after every restart without being kept anywhere, which users of such ids rely on and
+/// the Java server does not give them.
+pub fn instance_id(service: &ServiceKey, endpoint: &Endpoint, metadata: &Metadata) -> String {
     let Endpoint { ip, port, cluster } = endpoint;
-    format!("{ip}#{port}#{cluster}#{}", service.grouped())
+    if metadata.get(preserved::ID_GENERATOR) != Some("snowflake") {
+        return format!("{ip}#{port}#{cluster}#{}", service.grouped());
+    }
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    for part in [service.as_bytes(), ip.as_bytes(), cluster.as_bytes()] {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.update(&port.to_le_bytes());
+    // A positive number of Java, as every snowflake is.
+    let number = hash.digest() >> 1;
+    format!("{number}#{cluster}#{}", service.grouped())
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ impl Forwards {
     }
 
     /// Puts an act on its way; `None` when there is none, or too many are.
-    fn send(&self, to: u64, asked: Stamp, above: Stamp, act: &Act) -> Option<(u64, oneshot::Receiver<Done>)> {
+    fn send(&self, to: u64, asked: Stamp, above: Stamp, act: &Act) -> Option<UnderWay<'_>> {
         let mut waiting = self.lock();
         if waiting.acts.len() >= WAITING_MAX {
             return None;
@@ -79,7 +79,11 @@ impl Forwards {
         link.send(wire::encode_forward(&Frame::Request(request))).ok()?;
         let (answer, answered) = oneshot::channel();
         waiting.acts.insert(id, (link.id(), answer));
-        Some((id, answered))
+        Some(UnderWay {
+            forwards: self,
+            id,
+            answered,
+        })
     }
 
     fn answered(&self, link: LinkId, reply: Reply) {
@@ -96,33 +100,45 @@ impl Forwards {
         }
     }
 
-    fn give_up(&self, id: u64) {
-        self.lock().acts.remove(&id);
-    }
-
     /// Acts under way to others.
     pub(super) fn under_way(&self) -> usize {
         self.lock().acts.len()
     }
 }
 
+/// An act under way. Nobody waits for its answer any more once this is dropped, as it is when a client hangs up.
+struct UnderWay<'a> {
+    forwards: &'a Forwards,
+    id: u64,
+    answered: oneshot::Receiver<Done>,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.forwards.lock().acts.remove(&self.id);
+    }
+}
+
 impl Discovery {
     /// Does an act where it belongs: on the responsible node, and here if that one does not answer within
     /// two seconds.
+    ///
+    /// # Cancel safety
+    /// Dropped, the act may be done all the same; nothing waits for it here.
     pub async fn handle(&self, act: Act) -> Done {
         let (to, asked, above) = self.whose(&act);
         if to == self.node() {
             return self.execute(act);
         }
-        let Some((id, answered)) = self.forwards.send(to, asked, above, &act) else {
+        let Some(mut under_way) = self.forwards.send(to, asked, above, &act) else {
             return self.execute(act);
         };
-        match tokio::time::timeout(FORWARD_WITHIN, answered).await {
+        let answer = tokio::time::timeout(FORWARD_WITHIN, &mut under_way.answered).await;
+        // An answer that comes from now on is nobody's.
+        drop(under_way);
+        match answer {
             Ok(Ok(done)) if done != Done::NotHere => done,
-            _ => {
-                self.forwards.give_up(id);
-                self.execute(act)
-            }
+            _ => self.execute(act),
         }
     }
 
@@ -254,5 +270,32 @@ impl LinkService for LinkEnd {
     fn is_late(&self, kind: LinkKind) -> bool {
         let discovery = self.0.upgrade();
         discovery.is_some_and(|discovery| discovery.is_late_for(kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// HTTP drops the work of a client that hangs up.
+    #[test]
+    fn an_act_that_nobody_waits_for_is_forgotten() {
+        let forwards = Forwards::default();
+        let (answer, answered) = oneshot::channel();
+        forwards.lock().acts.insert(7, (LinkId(1), answer));
+        let under_way = UnderWay {
+            forwards: &forwards,
+            id: 7,
+            answered,
+        };
+        assert_eq!(forwards.under_way(), 1);
+        drop(under_way);
+        assert_eq!(forwards.under_way(), 0);
+        // Its answer comes all the same.
+        let reply = Reply {
+            id: 7,
+            done: Done::Yes,
+        };
+        forwards.answered(LinkId(1), reply);
     }
 }

@@ -373,7 +373,11 @@ impl Server {
     async fn serve(self: &Arc<Server>, wire: Wire, reserved: bool) {
         let line = wire.line.clone();
         match timeout(self.limits.preface_within, self.open(wire)).await {
-            Ok(Ok(http)) => Session::new(self.clone(), line, http, reserved).await,
+            Ok(Ok((http, kept_out))) => {
+                let mut session = Session::new(self.clone(), line, http, reserved);
+                session.kept_out = kept_out;
+                session.await;
+            }
             Ok(Err(error)) => {
                 self.metrics.not_http2.fetch_add(1, Ordering::Relaxed);
                 self.complain(line.remote, "spoke no HTTP/2", &error);
@@ -392,9 +396,12 @@ impl Server {
         }
     }
 
-    async fn open(&self, wire: Wire) -> io::Result<Http> {
+    /// The connection as HTTP/2, and whether only a peer may use it: it is in clear text, and clients may not be.
+    async fn open(&self, wire: Wire) -> io::Result<(Http, bool)> {
         let wire = wire.prepare(self.tls.as_deref()).await?;
-        h2::server::Builder::new()
+        let tls_is_required = self.tls.as_ref().is_some_and(|tls| tls.is_required());
+        let kept_out = tls_is_required && matches!(wire.kind, WireKind::Clear(_));
+        let http = h2::server::Builder::new()
             .max_concurrent_streams(self.limits.streams_max)
             .max_header_list_size(self.limits.header_bytes_max)
             .max_frame_size(FRAME_BYTES)
@@ -405,7 +412,8 @@ impl Server {
             .max_concurrent_reset_streams(50)
             .handshake(wire)
             .await
-            .map_err(io::Error::other)
+            .map_err(io::Error::other)?;
+        Ok((http, kept_out))
     }
 }
 
@@ -461,6 +469,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 pub(super) const UNIMPLEMENTED: (&str, &str) = ("12", "unknown service or method");
 pub(super) const TOO_MANY: (&str, &str) = ("14", "too many connections");
+pub(super) const TLS_ONLY: (&str, &str) = ("7", "clients of this node use TLS (RNACOS_GRPC_TLS_REQUIRED)");
 pub(super) const STOPPING: (&str, &str) = ("14", "this node is stopping");
 const FRAME_BYTES: u32 = 64 << 10;
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;

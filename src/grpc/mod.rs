@@ -17,7 +17,7 @@
 //! - [`push`], `outbox`: pushes and their acknowledgements; a client that does not read is *busy* and holds
 //!   nobody up.
 //! - [`dispatch`]: the table of types; `handlers`: its rows.
-//! - `moving`: asking clients to go to another node.
+//! - `moving`: asking clients to go to another node; `metering`: asking them what they hold.
 //! - [`tls`]: the certificate, and its renewal.
 //! - `detection`: clients that are silent or stuck. `readiness`: when clients are served at all.
 //!
@@ -37,6 +37,7 @@ mod gateway;
 mod handlers;
 pub mod line;
 pub mod listener;
+mod metering;
 mod moving;
 mod outbox;
 pub mod push;

@@ -3,16 +3,20 @@
 //! It is a request: the client builds a new connection first and closes this one then, so for a moment it is
 //! registered twice. One that does not go is not forced to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use proto::nacos::remote::ConnectResetRequest;
+use serde_json::Value;
 use tokio::time::sleep;
 
 use super::connection::{Client, Registry};
+use super::metering;
 use crate::clock;
-use crate::service::clients::{Connected, ConnectedClient, Destination};
+use crate::cluster::BoxFuture;
+use crate::service::clients::{Connected, ConnectedClient, Destination, Metered};
 
 /// Clients that are sent away together: whoever they go to has to take them.
 const BATCH: usize = 100;
@@ -56,6 +60,14 @@ impl Connected for Registry {
             .iter()
             .map(|client| client.as_connected())
             .collect()
+    }
+
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn metrics<'a>(&'a self, asked: &'a Metered) -> BoxFuture<'a, BTreeMap<String, Value>> {
+        Box::pin(metering::config_metrics(self, asked))
     }
 
     fn move_one(&self, id: &str, to: Option<&Destination>) -> bool {

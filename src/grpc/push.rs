@@ -58,8 +58,27 @@ struct Acks {
     /// The id that was given last; ids are numbers from 1, unique for a connection.
     last: u64,
     /// Who waits for which. Small: an entry goes with its waiter.
-    waiting: HashMap<u64, oneshot::Sender<Result<(), PushError>>>,
+    waiting: HashMap<u64, Waiting>,
     ended: bool,
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+enum Waiting {
+    /// It is an acknowledgement, and no more.
+    Ack(oneshot::Sender<Result<(), PushError>>),
+    /// What it says is asked for: the JSON of the client's message.
+    Words(oneshot::Sender<Result<Bytes, PushError>>),
+}
+
+impl Waiting {
+    /// Whoever waited may have given up.
+    fn tell(self, outcome: Result<&[u8], PushError>) {
+        match self {
+            Waiting::Ack(waiter) => drop(waiter.send(outcome.map(drop))),
+            Waiting::Words(waiter) => drop(waiter.send(outcome.map(Bytes::copy_from_slice))),
+        }
+    }
 }
 
 impl Client {
@@ -78,7 +97,7 @@ impl Client {
         message: impl FnOnce(Text<'static>) -> M,
     ) -> Result<(), PushError> {
         let begun = self.pushes.begin(|id| nacos::frame(&message(id)).into())?;
-        self.await_ack(ack_within, begun).await
+        self.await_answer(ack_within, begun).await
     }
 
     /// As [`Client::push`], with one more field whose JSON is ready: its name, and what many are told. If that
@@ -99,10 +118,31 @@ impl Client {
             ..COPIED_BELOW => nacos::frame_with(&message(id), name, &json).into(),
             _ => nacos::frame_around(&message(id), name, json).into(),
         })?;
-        self.await_ack(ack_within, begun).await
+        self.await_answer(ack_within, begun).await
     }
 
-    async fn await_ack(&self, within: Duration, (waiter, waiting): Begun<'_>) -> Result<(), PushError> {
+    /// Asks the client something, and gives the JSON of its answer.
+    ///
+    /// # Errors
+    /// See [`PushError`].
+    ///
+    /// # Cancel safety
+    /// As [`Client::push`].
+    pub async fn ask<M: Message>(
+        &self,
+        within: Duration,
+        message: impl FnOnce(Text<'static>) -> M,
+    ) -> Result<Bytes, PushError> {
+        let frame = |id| nacos::frame(&message(id)).into();
+        let begun = self.pushes.begin_for(Waiting::Words, frame)?;
+        self.await_answer(within, begun).await
+    }
+
+    async fn await_answer<T>(
+        &self,
+        within: Duration,
+        (waiter, waiting): Begun<'_, T>,
+    ) -> Result<T, PushError> {
         let outcome = match timeout(within, waiting).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(PushError::Gone),
@@ -143,7 +183,10 @@ impl Drop for Waiter<'_> {
     }
 }
 
-type Begun<'a> = (Waiter<'a>, oneshot::Receiver<Result<(), PushError>>);
+type Begun<'a, T> = (Waiter<'a>, oneshot::Receiver<Result<T, PushError>>);
+
+/// How a [`Waiting`] is made of where it is told.
+type Waits<T> = fn(oneshot::Sender<Result<T, PushError>>) -> Waiting;
 
 impl Pushes {
     pub(super) fn new(outbox: Arc<Outbox>, metrics: Arc<Grpc>) -> Pushes {
@@ -158,7 +201,15 @@ impl Pushes {
         &self.outbox
     }
 
-    fn begin(&self, frame: impl FnOnce(Text<'static>) -> Frame) -> Result<Begun<'_>, PushError> {
+    fn begin(&self, frame: impl FnOnce(Text<'static>) -> Frame) -> Result<Begun<'_, ()>, PushError> {
+        self.begin_for(Waiting::Ack, frame)
+    }
+
+    fn begin_for<T>(
+        &self,
+        waits: Waits<T>,
+        frame: impl FnOnce(Text<'static>) -> Frame,
+    ) -> Result<Begun<'_, T>, PushError> {
         let (sender, receiver) = oneshot::channel();
         let id = {
             let mut acks = self.acks();
@@ -172,7 +223,7 @@ impl Pushes {
             acks.last += 1;
             let id = acks.last;
             // IMPORTANT: before it is sent. The answer may be faster than this thread.
-            acks.waiting.insert(id, sender);
+            acks.waiting.insert(id, waits(sender));
             id
         };
         let waiter = Waiter { pushes: self, id };
@@ -196,20 +247,19 @@ impl Pushes {
 
     /// An answer of the client: it belongs to the push whose id it has, whatever its type. One for which
     /// nobody waits (any more) is ignored.
-    pub(super) fn answered(&self, ack: &Ack<'_>) {
+    pub(super) fn answered(&self, ack: &Ack<'_>, json: &[u8]) {
         let id = ack.request_id.as_ref().and_then(|id| id.parse::<u64>().ok());
         let Some(waiter) = id.and_then(|id| self.acks().waiting.remove(&id)) else {
             return;
         };
         let outcome = match ack.is_success() {
-            true => Ok(()),
+            true => Ok(json),
             false => Err(PushError::Refused {
                 code: ack.error_code,
                 message: ack.message.as_deref().unwrap_or_default().to_owned(),
             }),
         };
-        // Whoever waited may have given up.
-        let _ = waiter.send(outcome);
+        waiter.tell(outcome);
     }
 
     /// The client is gone: whoever waits is told.
@@ -220,15 +270,15 @@ impl Pushes {
             std::mem::take(&mut acks.waiting)
         };
         for waiter in waiting.into_values() {
-            let _ = waiter.send(Err(PushError::Gone));
+            waiter.tell(Err(PushError::Gone));
         }
         self.outbox.end();
     }
 
-    fn count(&self, outcome: &Result<(), PushError>) {
+    fn count<T>(&self, outcome: &Result<T, PushError>) {
         let counts = &self.metrics.pushes;
         match outcome {
-            Ok(()) => &counts.acked,
+            Ok(_) => &counts.acked,
             Err(PushError::Refused { .. }) => &counts.refused,
             Err(PushError::Late) => &counts.late,
             Err(PushError::Busy | PushError::Gone) => return,

@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep_until};
 use tracing::debug;
 
 use super::line::{Line, Order, Wire};
-use super::listener::{Guest, STOPPING, Server, TOO_MANY, refuse};
+use super::listener::{Guest, STOPPING, Server, TLS_ONLY, TOO_MANY, refuse};
 use crate::clock;
 use crate::cluster::{Exchange, Standing, Visit, WINDOW_BYTES as PEER_WINDOW_BYTES};
 
@@ -42,6 +42,8 @@ pub(super) struct Session {
     tasks: Arc<()>,
     /// A place of the reserve, or of a server whose clients are to go: a peer, or nobody.
     reserved: bool,
+    /// In clear text where clients have to use TLS: a peer, or nobody.
+    pub(super) kept_out: bool,
     /// It has asked for something.
     has_asked: bool,
     draining: bool,
@@ -63,6 +65,7 @@ impl Session {
             waker: None,
             tasks: Arc::new(()),
             reserved,
+            kept_out: false,
             has_asked: false,
             draining: false,
             deadline: None,
@@ -179,6 +182,12 @@ impl Session {
             Err(exchange) if self.reserved => {
                 let is_stopping = self.server.clients.has_begun();
                 refuse(exchange.1, if is_stopping { STOPPING } else { TOO_MANY });
+            }
+            Err(exchange) if self.kept_out && !self.is_peer => {
+                refuse(exchange.1, TLS_ONLY);
+                let why = "clients have to use TLS here (RNACOS_GRPC_TLS_REQUIRED)";
+                self.server.complain(self.line.remote, "came in clear text", &why);
+                self.drain(HANG_UP_WITHIN);
             }
             Err(exchange) => {
                 let guest = match &self.guest {

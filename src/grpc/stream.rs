@@ -14,7 +14,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::Request;
-use proto::grpc::FrameDecoder;
+use proto::grpc::{FrameDecoder, MESSAGE_BYTES_MAX};
 use proto::nacos::remote::{AbilityTable, Ack, ConnectionSetupRequest, SetupAckRequest};
 use proto::nacos::{Message as _, Payload, TextMap};
 use tokio::time::{Sleep, sleep};
@@ -27,9 +27,6 @@ use super::listener::refuse;
 use super::outbox::Outbox;
 use crate::cluster::BoxFuture;
 
-/// The largest message a client may send on its stream: setups and acknowledgements. Beyond: the stream is
-/// ended. (What may have 10 MiB are unary requests.)
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// An unfinished message is counted as those of unary requests are, but for so much: what an innocent client sends
 /// here is smaller, and may come in two pieces while others have taken all the room.
 const UNCOUNTED_BYTES: usize = STEP_BYTES;
@@ -207,7 +204,7 @@ impl Stream {
         // Whatever else it is, what counts is whether it has the id of a push.
         let Some(client) = &self.client else { return Ok(()) };
         match payload.read::<Ack<'_>>() {
-            Ok(ack) => client.pushes.answered(&ack),
+            Ok(ack) => client.pushes.answered(&ack, payload.json()),
             Err(error) => self.complain(&error),
         }
         Ok(())

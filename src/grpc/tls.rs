@@ -1,7 +1,8 @@
 //! TLS on the gRPC port: a certificate and its key from two files, taken anew when they change.
 //!
 //! TLS and clear text share the port; the first byte of a connection tells which it is. Peers use clear text
-//! and prove the cluster token; SDKs use what their `tls.enable` says.
+//! and prove the cluster token; SDKs use what their `tls.enable` says, unless TLS is required of them: then what a
+//! client asks in clear text is refused, and its connection ended.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub enum TlsError {
 pub struct Tls {
     files: Files,
     config: ArcSwap<ServerConfig>,
+    /// Clients have no other choice.
+    required: bool,
 }
 
 impl Tls {
@@ -64,7 +67,21 @@ impl Tls {
     /// [`TlsError`], which says what to do.
     pub fn load(files: Files) -> Result<Tls, TlsError> {
         let config = ArcSwap::new(read(&files)?);
-        Ok(Tls { files, config })
+        Ok(Tls {
+            files,
+            config,
+            required: false,
+        })
+    }
+
+    /// Clients in clear text are refused, if `required`.
+    #[must_use]
+    pub fn required(self, required: bool) -> Tls {
+        Tls { required, ..self }
+    }
+
+    pub(super) fn is_required(&self) -> bool {
+        self.required
     }
 
     /// Reads the files again. Connections that are open keep what they have. Waits for the disk.

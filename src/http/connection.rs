@@ -30,6 +30,7 @@ use super::router::{self, Found};
 use super::routes::{Answer, Dialect, Route};
 use super::v1;
 use super::wire::{Exchange, LongQuery, Wire};
+use crate::api_code::quoted;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::service::Services;
@@ -353,7 +354,8 @@ fn other_method(route: &Route, request: &Request) -> Reply {
 fn nothing(request: &Request) -> Reply {
     let path = request.uri.path();
     if router::without_context(path).starts_with("/v1/ns/") {
-        let text = format!("no such api:{}:{path}", request.method);
+        let (method, path) = (request.method.as_str(), quoted(path));
+        let text = format!("no such api:{}:{path}", quoted(method));
         return reply::reply(StatusCode::NOT_IMPLEMENTED, Some(TEXT), text);
     }
     reply::not_found(path)

@@ -1,10 +1,14 @@
 //! Answers: text, JSON, and the errors of each API generation.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
+
+use crate::api_code::quoted;
 
 /// An answer on its way to the connection.
 pub(super) type Reply = Response<Full<Bytes>>;
@@ -131,14 +135,14 @@ pub(super) fn spring_error(
         status: u16,
         error: &'static str,
         message: &'static str,
-        path: &'a str,
+        path: Cow<'a, str>,
     }
     let body = SpringError {
         timestamp: super::v1::iso_time(crate::clock::wall_ms()),
         status: status.as_u16(),
         error: status.canonical_reason().unwrap_or_default(),
         message,
-        path,
+        path: quoted(path),
     };
     json_with(status, content_type, &body)
 }

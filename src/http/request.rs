@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Uri};
 
-use super::form::Params;
+use super::form::{self, Params};
 use crate::error::{Error, Result};
 
 /// A request whose body has been read.
@@ -38,6 +38,19 @@ impl Request {
         };
         let body = if self.is_form() { self.body.as_ref() } else { &[] };
         Params::parse(query, body).map_err(|broken| Error::Invalid(broken.to_string()))
+    }
+
+    /// What stands behind the last `/` of the path, decoded: the parameter of a route that has one there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn last_segment(&self) -> Result<String> {
+        let path = self.uri.path();
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let last = path.rsplit('/').next().unwrap_or_default();
+        // A plus is one here: only in forms it stands for a blank.
+        let decoded = form::decode(last.replace('+', "%2B").as_bytes()).map(std::borrow::Cow::into_owned);
+        decoded.map_err(|broken| Error::Invalid(broken.to_string()))
     }
 
     /// Form bodies say so; a body without any content type is taken for one.
@@ -121,6 +134,15 @@ pub(super) mod tests {
                 .get("a"),
             None
         );
+    }
+
+    #[test]
+    fn the_last_segment_of_a_path_is_a_text() {
+        let last = |uri: &str| request(Method::GET, uri, &[], "").last_segment();
+        assert_eq!(last("/a/g%40%40s?x=1"), Ok("g@@s".to_owned()));
+        assert_eq!(last("/a/b+c/"), Ok("b+c".to_owned()));
+        assert!(last("/a/%f").is_err());
+        assert!(last("/a/%ff").is_err());
     }
 
     #[test]

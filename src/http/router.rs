@@ -33,7 +33,7 @@ static TABLE: LazyLock<HashMap<&'static str, Methods>> = LazyLock::new(|| {
 /// Finds the row.
 ///
 /// A path is taken as it is, with or without the context `/nacos`, and with or without one `/` at its end;
-/// there is no other spelling of a route. Doubled slashes, dot segments, `;` and percent escapes therefore
+/// there is no other spelling of a route, but that `{key}` at the end of one stands for any one segment. Doubled slashes, dot segments, `;` and percent escapes therefore
 /// meet nothing: whoever checks permissions by path and whoever serves can never disagree.
 pub(super) fn find(method: &Method, path: &str) -> Found {
     let Some((methods, any)) = look_up(path) else {
@@ -55,12 +55,20 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
 }
 
 fn look_up(path: &str) -> Option<(&'static Methods, &'static Route)> {
-    let methods = TABLE.get(without_context(path)).or_else(|| {
-        let path = without_context(path.strip_suffix('/')?);
-        TABLE.get(path)
+    let exact = TABLE.get(without_context(path));
+    let methods = exact.or_else(|| {
+        let path = without_context(path.strip_suffix('/').unwrap_or(path));
+        TABLE.get(path).or_else(|| with_key(path))
     })?;
     let any = methods.iter().flatten().next().and_then(|at| ROUTES.get(*at))?;
     Some((methods, any))
+}
+
+/// The route whose path ends in a parameter that this one has.
+fn with_key(path: &str) -> Option<&'static Methods> {
+    let (parent, key) = path.rsplit_once('/')?;
+    let pattern = format!("{parent}/{{key}}");
+    TABLE.get(pattern.as_str()).filter(|_| !key.is_empty())
 }
 
 /// The methods of a path, as the `Allow` header lists them.
@@ -137,6 +145,19 @@ mod tests {
             "",
         ] {
             assert_eq!(leads_to(Method::GET, odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_one_segment() {
+        let statuses = "/v2/ns/instance/statuses/{key}";
+        for path in ["g@@s", "g%40%40s", "{key}", "g@@s/"] {
+            let path = format!("/nacos/v2/ns/instance/statuses/{path}");
+            assert_eq!(leads_to(Method::GET, &path), Some(statuses), "{path}");
+        }
+        for path in ["", "/", "/a/b", "//", "/a//"] {
+            let path = format!("/v2/ns/instance/statuses{path}");
+            assert_eq!(leads_to(Method::GET, &path), None, "{path}");
         }
     }
 

@@ -134,7 +134,9 @@ impl Dialect {
                 };
                 reply::json_with(status(told.status), JSON, &body)
             }
-            Dialect::Plain => reply::reply(status(api_code::status(error)), Some(TEXT), error.to_string()),
+            Dialect::Plain => {
+                reply::reply(status(api_code::status(error)), Some(TEXT), api_code::told(error))
+            }
         }
     }
 
@@ -142,7 +144,7 @@ impl Dialect {
     pub(super) fn render_other_method(self, method: &str) -> Reply {
         match self {
             Dialect::V1Config | Dialect::V1Naming | Dialect::V1 | Dialect::V2 => {
-                let text = format!("Request method '{method}' not supported");
+                let text = format!("Request method '{}' not supported", api_code::quoted(method));
                 let text = format!("caused: {};", api_code::escape(&text));
                 reply::reply(StatusCode::INTERNAL_SERVER_ERROR, Some(TEXT), text)
             }
@@ -185,16 +187,6 @@ impl Answer {
 /// A handler: parses, calls the service layer, renders.
 pub(super) type Handler = fn(&Arc<Services>, &Request) -> Result<Answer>;
 
-const fn row(verb: Verb, path: &'static str, access: Access, dialect: Dialect, handler: Handler) -> Route {
-    Route {
-        verb,
-        path,
-        access,
-        dialect,
-        handler,
-    }
-}
-
 use self::Access::{
     ConfigRead, ConfigWrite, NamespaceRead, NamespaceWrite, NamingRead, NamingWrite, Open, Operator,
     OperatorWrite,
@@ -202,538 +194,141 @@ use self::Access::{
 use self::Dialect::{Plain, V1, V1Config, V1Naming, V2};
 use self::Verb::{Delete, Get, Patch, Post, Put};
 
+/// One line a route: method and path, what a caller must be allowed to do, how errors are told, who answers.
+macro_rules! routes {
+    ($($verb:ident $path:literal $access:ident $dialect:ident $handler:path;)*) => {
+        &[$(Route { verb: $verb, path: $path, access: $access, dialect: $dialect, handler: $handler },)*]
+    };
+}
+
 /// Every route.
-pub static ROUTES: &[Route] = &[
-    row(Get, "/v1/cs/configs", ConfigRead, V1Config, v1::config::get),
-    row(Post, "/v1/cs/configs", ConfigWrite, V1Config, v1::config::publish),
-    row(
-        Delete,
-        "/v1/cs/configs",
-        ConfigWrite,
-        V1Config,
-        v1::config::remove,
-    ),
-    row(
-        Get,
-        "/v1/cs/configs/catalog",
-        ConfigRead,
-        V1Config,
-        v1::config::catalog,
-    ),
-    row(
-        Post,
-        "/v1/cs/configs/listener",
-        ConfigRead,
-        V1Config,
-        v1::listener::poll,
-    ),
-    row(
-        Get,
-        "/v1/cs/configs/listener",
-        ConfigRead,
-        V1Config,
-        v1::listener::of_config,
-    ),
-    row(
-        Get,
-        "/v1/cs/listener",
-        ConfigRead,
-        V1Config,
-        v1::listener::of_address,
-    ),
-    row(
-        Get,
-        "/v1/cs/communication/configWatchers",
-        ConfigRead,
-        V1Config,
-        v1::listener::watchers,
-    ),
-    row(
-        Get,
-        "/v1/cs/communication/watcherConfigs",
-        ConfigRead,
-        V1Config,
-        v1::listener::watched,
-    ),
-    row(
-        Get,
-        "/v1/cs/history",
-        ConfigRead,
-        V1Config,
-        v1::history::list_or_detail,
-    ),
-    row(
-        Get,
-        "/v1/cs/history/previous",
-        ConfigRead,
-        V1Config,
-        v1::history::previous,
-    ),
-    row(
-        Get,
-        "/v1/cs/history/configs",
-        ConfigRead,
-        V1Config,
-        v1::history::configs,
-    ),
-    row(Get, "/v1/cs/health", Open, V1Config, operation::config_health),
-    row(
-        Get,
-        "/v1/ns/instance/list",
-        NamingRead,
-        V1Naming,
-        v1::naming::instance::list,
-    ),
-    row(
-        Put,
-        "/v1/ns/instance/beat",
-        NamingWrite,
-        V1Naming,
-        v1::naming::beat::beat,
-    ),
-    row(
-        Post,
-        "/v1/ns/instance",
-        NamingWrite,
-        V1Naming,
-        v1::naming::instance::register,
-    ),
-    row(
-        Delete,
-        "/v1/ns/instance",
-        NamingWrite,
-        V1Naming,
-        v1::naming::instance::deregister,
-    ),
-    row(
-        Get,
-        "/v1/ns/instance",
-        NamingRead,
-        V1Naming,
-        v1::naming::instance::detail,
-    ),
-    row(
-        Get,
-        "/v1/ns/instance/statuses",
-        NamingRead,
-        V1Naming,
-        v1::naming::instance::statuses,
-    ),
-    row(
-        Put,
-        "/v1/ns/instance",
-        NamingWrite,
-        V1Naming,
-        v1::naming::instance::update,
-    ),
-    row(
-        Patch,
-        "/v1/ns/instance",
-        NamingWrite,
-        V1Naming,
-        v1::naming::instance::patch,
-    ),
-    row(
-        Put,
-        "/v1/ns/instance/metadata/batch",
-        NamingWrite,
-        V1Naming,
-        v1::naming::batch::update,
-    ),
-    row(
-        Delete,
-        "/v1/ns/instance/metadata/batch",
-        NamingWrite,
-        V1Naming,
-        v1::naming::batch::delete,
-    ),
-    row(
-        Post,
-        "/v1/ns/service",
-        NamingWrite,
-        V1Naming,
-        v1::naming::service::create,
-    ),
-    row(
-        Put,
-        "/v1/ns/service",
-        NamingWrite,
-        V1Naming,
-        v1::naming::service::update,
-    ),
-    row(
-        Delete,
-        "/v1/ns/service",
-        NamingWrite,
-        V1Naming,
-        v1::naming::service::delete,
-    ),
-    row(
-        Put,
-        "/v1/ns/cluster",
-        NamingWrite,
-        V1Naming,
-        v1::naming::cluster::update,
-    ),
-    row(
-        Put,
-        "/v1/ns/health",
-        NamingWrite,
-        V1Naming,
-        v1::naming::health::update,
-    ),
-    row(
-        Put,
-        "/v1/ns/health/instance",
-        NamingWrite,
-        V1Naming,
-        v1::naming::health::update,
-    ),
-    row(
-        Get,
-        "/v1/ns/service/list",
-        NamingRead,
-        V1Naming,
-        v1::naming::service::list,
-    ),
-    row(
-        Get,
-        "/v1/ns/service",
-        NamingRead,
-        V1Naming,
-        v1::naming::service::detail,
-    ),
-    row(
-        Get,
-        "/v1/ns/service/names",
-        NamingRead,
-        V1Naming,
-        v1::naming::service::names,
-    ),
-    row(
-        Get,
-        "/v1/ns/service/subscribers",
-        NamingRead,
-        V1Naming,
-        v1::naming::service::subscribers,
-    ),
-    row(
-        Get,
-        "/v1/ns/service/selector/types",
-        NamingRead,
-        V1Naming,
-        v1::naming::service::selector_types,
-    ),
-    row(
-        Get,
-        "/v1/ns/catalog/service",
-        NamingRead,
-        V1Naming,
-        v1::naming::catalog::service,
-    ),
-    row(
-        Get,
-        "/v1/ns/catalog/services",
-        NamingRead,
-        V1Naming,
-        v1::naming::catalog::services,
-    ),
-    row(
-        Get,
-        "/v1/ns/catalog/instances",
-        NamingRead,
-        V1Naming,
-        v1::naming::catalog::instances,
-    ),
-    row(
-        Get,
-        "/v1/ns/health/checkers",
-        Open,
-        V1Naming,
-        v1::naming::health::checkers,
-    ),
-    row(
-        Get,
-        "/v1/ns/health/server",
-        Open,
-        V1Naming,
-        v1::naming::health::server,
-    ),
-    row(
-        Get,
-        "/v1/ns/operator/metrics",
-        Open,
-        V1Naming,
-        v1::naming::operator::metrics,
-    ),
-    row(
-        Get,
-        "/v1/ns/operator/switches",
-        Operator,
-        V1Naming,
-        v1::naming::operator::switches,
-    ),
-    row(
-        Put,
-        "/v1/ns/operator/switches",
-        OperatorWrite,
-        V1Naming,
-        v1::naming::operator::set_switch,
-    ),
-    row(
-        Get,
-        "/v1/ns/operator/push/state",
-        Operator,
-        V1Naming,
-        v1::naming::operator::push_state,
-    ),
-    row(
-        Get,
-        "/v1/ns/operator/distro/client",
-        Operator,
-        V1Naming,
-        v1::naming::operator::responsible,
-    ),
-    row(
-        Put,
-        "/v1/ns/operator/log",
-        OperatorWrite,
-        V1Naming,
-        v1::naming::operator::log,
-    ),
-    row(
-        Get,
-        "/v1/ns/ops/metrics",
-        Open,
-        V1Naming,
-        v1::naming::operator::metrics,
-    ),
-    row(
-        Get,
-        "/v1/ns/ops/switches",
-        Operator,
-        V1Naming,
-        v1::naming::operator::switches,
-    ),
-    row(
-        Put,
-        "/v1/ns/ops/switches",
-        OperatorWrite,
-        V1Naming,
-        v1::naming::operator::set_switch,
-    ),
-    row(
-        Get,
-        "/v1/ns/ops/push/state",
-        Operator,
-        V1Naming,
-        v1::naming::operator::push_state,
-    ),
-    row(
-        Get,
-        "/v1/ns/ops/distro/client",
-        Operator,
-        V1Naming,
-        v1::naming::operator::responsible,
-    ),
-    row(
-        Put,
-        "/v1/ns/ops/log",
-        OperatorWrite,
-        V1Naming,
-        v1::naming::operator::log,
-    ),
-    row(
-        Get,
-        "/v1/console/namespaces",
-        NamespaceRead,
-        V1,
-        v1::namespace::get,
-    ),
-    row(
-        Post,
-        "/v1/console/namespaces",
-        NamespaceWrite,
-        V1,
-        v1::namespace::create,
-    ),
-    row(
-        Put,
-        "/v1/console/namespaces",
-        NamespaceWrite,
-        V1,
-        v1::namespace::update,
-    ),
-    row(
-        Delete,
-        "/v1/console/namespaces",
-        NamespaceWrite,
-        V1,
-        v1::namespace::delete,
-    ),
-    row(Get, "/v1/console/health/liveness", Open, V1, operation::liveness),
-    row(
-        Get,
-        "/v1/console/health/readiness",
-        Open,
-        V1,
-        operation::readiness,
-    ),
-    row(Get, "/v1/console/server/state", Open, V1, operation::server_state),
-    row(Post, "/v1/auth/login", Open, V1, login::login),
-    row(Post, "/v1/auth/users/login", Open, V1, login::login),
-    row(Post, "/v3/auth/user/login", Open, V2, login::login),
-    row(Get, "/v1/raft/metrics", Operator, Plain, operation::raft_metrics),
-    row(Post, "/v2/ns/instance", NamingWrite, V2, v2::naming::register),
-    row(Delete, "/v2/ns/instance", NamingWrite, V2, v2::naming::deregister),
-    row(Put, "/v2/ns/instance", NamingWrite, V2, v2::naming::update),
-    row(
-        Patch,
-        "/v2/ns/instance",
-        NamingWrite,
-        V2,
-        v1::naming::instance::patch,
-    ),
-    row(Get, "/v2/ns/instance", NamingRead, V2, v2::naming::detail),
-    row(Get, "/v2/ns/instance/list", NamingRead, V2, v2::naming::list),
-    row(
-        Put,
-        "/v2/ns/instance/beat",
-        NamingWrite,
-        V2,
-        v1::naming::beat::beat,
-    ),
-    row(
-        Put,
-        "/v2/ns/instance/metadata/batch",
-        NamingWrite,
-        V2,
-        v2::naming::attach,
-    ),
-    row(
-        Delete,
-        "/v2/ns/instance/metadata/batch",
-        NamingWrite,
-        V2,
-        v2::naming::detach,
-    ),
-    row(
-        Post,
-        "/v2/ns/service",
-        NamingWrite,
-        V2,
-        v2::naming::create_service,
-    ),
-    row(Put, "/v2/ns/service", NamingWrite, V2, v2::naming::update_service),
-    row(
-        Delete,
-        "/v2/ns/service",
-        NamingWrite,
-        V2,
-        v2::naming::delete_service,
-    ),
-    row(Get, "/v2/ns/service", NamingRead, V2, v2::naming::service),
-    row(Get, "/v2/ns/service/list", NamingRead, V2, v2::naming::services),
-    row(
-        Get,
-        "/v2/ns/catalog/instances",
-        NamingRead,
-        V2,
-        v2::naming::instances,
-    ),
-    row(Put, "/v2/ns/health", NamingWrite, V2, v2::naming::health),
-    row(Put, "/v2/ns/health/instance", NamingWrite, V2, v2::naming::health),
-    row(Get, "/v2/ns/operator/metrics", Open, V2, v2::naming::metrics),
-    row(
-        Get,
-        "/v2/ns/operator/switches",
-        Operator,
-        V2,
-        v2::naming::switches,
-    ),
-    row(
-        Put,
-        "/v2/ns/operator/switches",
-        OperatorWrite,
-        V2,
-        v2::naming::set_switch,
-    ),
-    row(Get, "/v2/ns/ops/metrics", Open, V2, v2::naming::metrics),
-    row(Get, "/v2/ns/ops/switches", Operator, V2, v2::naming::switches),
-    row(
-        Put,
-        "/v2/ns/ops/switches",
-        OperatorWrite,
-        V2,
-        v2::naming::set_switch,
-    ),
-    row(Get, "/v2/core/loader/current", Operator, V1, v2::loader::current),
-    row(
-        Get,
-        "/v2/core/loader/reloadCurrent",
-        OperatorWrite,
-        V1,
-        v2::loader::reload_current,
-    ),
-    row(
-        Get,
-        "/v2/core/loader/reloadClient",
-        OperatorWrite,
-        V1,
-        v2::loader::reload_client,
-    ),
-    row(
-        Get,
-        "/v2/console/namespace",
-        NamespaceRead,
-        V2,
-        v2::namespace::get,
-    ),
-    row(
-        Post,
-        "/v2/console/namespace",
-        NamespaceWrite,
-        V2,
-        v2::namespace::create,
-    ),
-    row(
-        Put,
-        "/v2/console/namespace",
-        NamespaceWrite,
-        V2,
-        v2::namespace::update,
-    ),
-    row(
-        Delete,
-        "/v2/console/namespace",
-        NamespaceWrite,
-        V2,
-        v2::namespace::delete,
-    ),
-    row(
-        Get,
-        "/v2/console/namespace/list",
-        NamespaceRead,
-        V2,
-        v2::namespace::list,
-    ),
-    row(Get, "/v2/console/health/liveness", Open, V2, v2::health::liveness),
-    row(
-        Get,
-        "/v2/console/health/readiness",
-        Open,
-        V2,
-        v2::health::readiness,
-    ),
-    row(Get, "/", Open, Plain, operation::index),
-    row(Get, "/index.html", Open, Plain, operation::index),
-    row(Get, "/actuator/health", Open, Plain, operation::actuator_health),
-    row(Get, "/actuator/prometheus", Open, Plain, operation::metrics),
-    row(Get, "/health", Open, Plain, operation::health),
-    row(Get, "/metrics", Open, Plain, operation::metrics),
-    row(Get, "/rnacos/health", Open, Plain, operation::health),
-    row(Get, "/rnacos/metrics", Open, Plain, operation::metrics),
-];
+#[rustfmt::skip]
+pub static ROUTES: &[Route] = routes! {
+    Get    "/v1/cs/configs"                           ConfigRead     V1Config v1::config::get;
+    Post   "/v1/cs/configs"                           ConfigWrite    V1Config v1::config::publish;
+    Delete "/v1/cs/configs"                           ConfigWrite    V1Config v1::config::remove;
+    Get    "/v1/cs/configs/catalog"                   ConfigRead     V1Config v1::config::catalog;
+    Post   "/v1/cs/configs/listener"                  ConfigRead     V1Config v1::listener::poll;
+    Get    "/v1/cs/configs/listener"                  ConfigRead     V1Config v1::listener::of_config;
+    Get    "/v1/cs/listener"                          ConfigRead     V1Config v1::listener::of_address;
+    Get    "/v1/cs/communication/configWatchers"      ConfigRead     V1Config v1::listener::watchers;
+    Get    "/v1/cs/communication/watcherConfigs"      ConfigRead     V1Config v1::listener::watched;
+    Get    "/v1/cs/history"                           ConfigRead     V1Config v1::history::list_or_detail;
+    Get    "/v1/cs/history/previous"                  ConfigRead     V1Config v1::history::previous;
+    Get    "/v1/cs/history/configs"                   ConfigRead     V1Config v1::history::configs;
+    Get    "/v1/cs/health"                            Open           V1Config operation::config_health;
+    Get    "/v1/cs/metrics/current"                   ConfigRead     V1Config v1::client_metrics::current;
+    Get    "/v1/cs/metrics/cluster"                   ConfigRead     V1Config v1::client_metrics::cluster;
+    Get    "/v1/ns/instance/list"                     NamingRead     V1Naming v1::naming::instance::list;
+    Put    "/v1/ns/instance/beat"                     NamingWrite    V1Naming v1::naming::beat::beat;
+    Post   "/v1/ns/instance"                          NamingWrite    V1Naming v1::naming::instance::register;
+    Delete "/v1/ns/instance"                          NamingWrite    V1Naming v1::naming::instance::deregister;
+    Get    "/v1/ns/instance"                          NamingRead     V1Naming v1::naming::instance::detail;
+    Get    "/v1/ns/instance/statuses"                 NamingRead     V1Naming v1::naming::instance::statuses;
+    Put    "/v1/ns/instance"                          NamingWrite    V1Naming v1::naming::instance::update;
+    Patch  "/v1/ns/instance"                          NamingWrite    V1Naming v1::naming::instance::patch;
+    Put    "/v1/ns/instance/metadata/batch"           NamingWrite    V1Naming v1::naming::batch::update;
+    Delete "/v1/ns/instance/metadata/batch"           NamingWrite    V1Naming v1::naming::batch::delete;
+    Post   "/v1/ns/service"                           NamingWrite    V1Naming v1::naming::service::create;
+    Put    "/v1/ns/service"                           NamingWrite    V1Naming v1::naming::service::update;
+    Delete "/v1/ns/service"                           NamingWrite    V1Naming v1::naming::service::delete;
+    Put    "/v1/ns/cluster"                           NamingWrite    V1Naming v1::naming::cluster::update;
+    Put    "/v1/ns/health"                            NamingWrite    V1Naming v1::naming::health::update;
+    Put    "/v1/ns/health/instance"                   NamingWrite    V1Naming v1::naming::health::update;
+    Get    "/v1/ns/service/list"                      NamingRead     V1Naming v1::naming::service::list;
+    Get    "/v1/ns/service"                           NamingRead     V1Naming v1::naming::service::detail;
+    Get    "/v1/ns/service/names"                     NamingRead     V1Naming v1::naming::service::names;
+    Get    "/v1/ns/service/subscribers"               NamingRead     V1Naming v1::naming::service::subscribers;
+    Get    "/v1/ns/service/selector/types"            NamingRead     V1Naming v1::naming::service::selector_types;
+    Get    "/v1/ns/catalog/service"                   NamingRead     V1Naming v1::naming::catalog::service;
+    Get    "/v1/ns/catalog/services"                  NamingRead     V1Naming v1::naming::catalog::services;
+    Get    "/v1/ns/catalog/instances"                 NamingRead     V1Naming v1::naming::catalog::instances;
+    Get    "/v1/ns/health/checkers"                   Open           V1Naming v1::naming::health::checkers;
+    Get    "/v1/ns/health/server"                     Open           V1Naming v1::naming::health::server;
+    Get    "/v1/ns/operator/metrics"                  Open           V1Naming v1::naming::operator::metrics;
+    Get    "/v1/ns/operator/switches"                 Operator       V1Naming v1::naming::operator::switches;
+    Put    "/v1/ns/operator/switches"                 OperatorWrite  V1Naming v1::naming::operator::set_switch;
+    Get    "/v1/ns/operator/push/state"               Operator       V1Naming v1::naming::operator::push_state;
+    Get    "/v1/ns/operator/distro/client"            Operator       V1Naming v1::naming::operator::responsible;
+    Put    "/v1/ns/operator/log"                      OperatorWrite  V1Naming v1::naming::operator::log;
+    Get    "/v1/ns/operator/servers"                  Operator       V1Naming v1::naming::operator::servers;
+    Get    "/v1/ns/ops/metrics"                       Open           V1Naming v1::naming::operator::metrics;
+    Get    "/v1/ns/ops/switches"                      Operator       V1Naming v1::naming::operator::switches;
+    Put    "/v1/ns/ops/switches"                      OperatorWrite  V1Naming v1::naming::operator::set_switch;
+    Get    "/v1/ns/ops/push/state"                    Operator       V1Naming v1::naming::operator::push_state;
+    Get    "/v1/ns/ops/distro/client"                 Operator       V1Naming v1::naming::operator::responsible;
+    Put    "/v1/ns/ops/log"                           OperatorWrite  V1Naming v1::naming::operator::log;
+    Get    "/v1/ns/ops/servers"                       Operator       V1Naming v1::naming::operator::servers;
+    Get    "/v1/console/namespaces"                   NamespaceRead  V1       v1::namespace::get;
+    Post   "/v1/console/namespaces"                   NamespaceWrite V1       v1::namespace::create;
+    Put    "/v1/console/namespaces"                   NamespaceWrite V1       v1::namespace::update;
+    Delete "/v1/console/namespaces"                   NamespaceWrite V1       v1::namespace::delete;
+    Get    "/v1/console/health/liveness"              Open           V1       operation::liveness;
+    Get    "/v1/console/health/readiness"             Open           V1       operation::readiness;
+    Get    "/v1/console/server/state"                 Open           V1       operation::server_state;
+    Post   "/v1/auth/login"                           Open           V1       login::login;
+    Post   "/v1/auth/users/login"                     Open           V1       login::login;
+    Post   "/v3/auth/user/login"                      Open           V2       login::login;
+    Get    "/v1/raft/metrics"                         Operator       Plain    operation::raft_metrics;
+    Post   "/v2/ns/instance"                          NamingWrite    V2       v2::naming::register;
+    Delete "/v2/ns/instance"                          NamingWrite    V2       v2::naming::deregister;
+    Put    "/v2/ns/instance"                          NamingWrite    V2       v2::naming::update;
+    Patch  "/v2/ns/instance"                          NamingWrite    V2       v2::naming::patch;
+    Get    "/v2/ns/instance"                          NamingRead     V2       v2::naming::detail;
+    Get    "/v2/ns/instance/list"                     NamingRead     V2       v2::naming::list;
+    Get    "/v2/ns/instance/statuses/{key}"           NamingRead     V2       v2::naming::statuses;
+    Put    "/v2/ns/instance/beat"                     NamingWrite    V2       v1::naming::beat::beat;
+    Put    "/v2/ns/instance/metadata/batch"           NamingWrite    V2       v2::naming::attach;
+    Delete "/v2/ns/instance/metadata/batch"           NamingWrite    V2       v2::naming::detach;
+    Post   "/v2/ns/service"                           NamingWrite    V2       v2::naming::create_service;
+    Put    "/v2/ns/service"                           NamingWrite    V2       v2::naming::update_service;
+    Delete "/v2/ns/service"                           NamingWrite    V2       v2::naming::delete_service;
+    Get    "/v2/ns/service"                           NamingRead     V2       v2::naming::service;
+    Get    "/v2/ns/service/list"                      NamingRead     V2       v2::naming::services;
+    Get    "/v2/ns/catalog/instances"                 NamingRead     V2       v2::naming::instances;
+    Put    "/v2/ns/health"                            NamingWrite    V2       v2::naming::health;
+    Put    "/v2/ns/health/instance"                   NamingWrite    V2       v2::naming::health;
+    Get    "/v2/ns/operator/metrics"                  Open           V2       v2::naming::metrics;
+    Get    "/v2/ns/operator/switches"                 Operator       V2       v2::naming::switches;
+    Put    "/v2/ns/operator/switches"                 OperatorWrite  V2       v2::naming::set_switch;
+    Get    "/v2/ns/ops/metrics"                       Open           V2       v2::naming::metrics;
+    Get    "/v2/ns/ops/switches"                      Operator       V2       v2::naming::switches;
+    Put    "/v2/ns/ops/switches"                      OperatorWrite  V2       v2::naming::set_switch;
+    Get    "/v2/ns/client"                            Operator       V2       v2::client::detail;
+    Get    "/v2/ns/client/list"                       Operator       V2       v2::client::list;
+    Get    "/v2/ns/client/publish/list"               Operator       V2       v2::client::published;
+    Get    "/v2/ns/client/subscribe/list"             Operator       V2       v2::client::subscribed;
+    Get    "/v2/ns/client/service/publisher/list"     Operator       V2       v2::client::publishers;
+    Get    "/v2/ns/client/service/subscriber/list"    Operator       V2       v2::client::subscribers;
+    Get    "/v2/ns/client/distro"                     Operator       V2       v2::client::responsible;
+    Get    "/v2/core/loader/current"                  Operator       V1       v2::loader::current;
+    Get    "/v2/core/loader/reloadCurrent"            OperatorWrite  V1       v2::loader::reload_current;
+    Get    "/v2/core/loader/reloadClient"             OperatorWrite  V1       v2::loader::reload_client;
+    Get    "/v2/core/loader/cluster"                  Operator       V1       v2::loader::cluster;
+    Get    "/v2/core/loader/smartReloadCluster"       OperatorWrite  V1       v2::loader::balance;
+    Get    "/v3/admin/core/loader/current"            Operator       V2       v2::loader::current_v3;
+    Get    "/v3/admin/core/loader/cluster"            Operator       V2       v2::loader::cluster_v3;
+    Post   "/v3/admin/core/loader/reloadCurrent"      OperatorWrite  V2       v2::loader::reload_current_v3;
+    Post   "/v3/admin/core/loader/reloadClient"       OperatorWrite  V2       v2::loader::reload_client_v3;
+    Post   "/v3/admin/core/loader/smartReloadCluster" OperatorWrite  V2       v2::loader::balance_v3;
+    Get    "/v3/admin/cs/metrics/ip"                  ConfigRead     V2       v1::client_metrics::current_v3;
+    Get    "/v3/admin/cs/metrics/cluster"             ConfigRead     V2       v1::client_metrics::cluster_v3;
+    Get    "/v2/console/namespace"                    NamespaceRead  V2       v2::namespace::get;
+    Post   "/v2/console/namespace"                    NamespaceWrite V2       v2::namespace::create;
+    Put    "/v2/console/namespace"                    NamespaceWrite V2       v2::namespace::update;
+    Delete "/v2/console/namespace"                    NamespaceWrite V2       v2::namespace::delete;
+    Get    "/v2/console/namespace/list"               NamespaceRead  V2       v2::namespace::list;
+    Get    "/v2/console/health/liveness"              Open           V2       v2::health::liveness;
+    Get    "/v2/console/health/readiness"             Open           V2       v2::health::readiness;
+    Get    "/"                                        Open           Plain    operation::index;
+    Get    "/index.html"                              Open           Plain    operation::index;
+    Get    "/actuator/health"                         Open           Plain    operation::actuator_health;
+    Get    "/actuator/prometheus"                     Open           Plain    operation::metrics;
+    Get    "/health"                                  Open           Plain    operation::health;
+    Get    "/metrics"                                 Open           Plain    operation::metrics;
+    Get    "/rnacos/health"                           Open           Plain    operation::health;
+    Get    "/rnacos/metrics"                          Open           Plain    operation::metrics;
+};
 
 /// The routes as a table in Markdown, for docs/operations.md.
 pub fn markdown() -> String {

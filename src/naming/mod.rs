@@ -19,6 +19,7 @@ mod expiry;
 mod instance;
 mod overlay;
 mod own;
+mod publishers;
 mod record;
 mod registry;
 mod replica;
@@ -36,6 +37,7 @@ pub use instance::{BEAT_INTERVAL_MS, BEAT_TIMEOUT_MS, DELETE_TIMEOUT_MS, Instanc
 pub use overlay::{
     ClusterMetadata, InstanceOverride, MetadataPatch, Overlay, OverridePatch, ServiceMetadata,
 };
+pub use publishers::Publisher;
 pub use record::{Body, Origin, Owner, Record, RecordKey, Revision};
 pub use registry::{Beat, Event, Kind, Registry, WrongKind};
 pub use replica::{Batch, Bucket, Delta, Dropped, Refused};

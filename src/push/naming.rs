@@ -198,6 +198,13 @@ impl NamingPush {
         }
     }
 
+    /// Every connection that has registered or subscribed to anything.
+    pub fn sessions(&self) -> Vec<Arc<NamingSession>> {
+        let shared = self.lock();
+        let sessions = shared.listeners.owners();
+        sessions.map(|(_, session)| Arc::clone(session)).collect()
+    }
+
     /// Who subscribes to a service, and to which clusters of it.
     pub fn subscribers_of(&self, service: &ServiceKey) -> Vec<(Arc<NamingSession>, Clusters)> {
         let shared = self.lock();

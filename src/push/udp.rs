@@ -103,6 +103,14 @@ impl UdpPush {
             .collect()
     }
 
+    /// Where anybody listens.
+    pub fn targets(&self, now: Instant) -> BTreeSet<SocketAddr> {
+        let subscribers = self.lock();
+        let all = subscribers.services.values().flatten();
+        let living = all.filter(|(_, one)| one.expires > now);
+        living.map(|(target, _)| target.address).collect()
+    }
+
     /// How many subscriptions there are.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)

@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use raft::{Change, EntryId, Incarnation, Member, Message, NodeId, Refusal};
 use storage::ClusterId;
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use crate::cluster::{
     StatusReport, Target, WhyRefused,
 };
 use crate::consensus::{Handle, Inbox, NodeStatus};
+use crate::service::Services;
 use crate::state::Reader;
 
 /// A membership change is applied within this, or it is not known whether it will be.
@@ -44,6 +46,8 @@ pub(super) struct Conflict {
 pub(super) struct Peers {
     local: Local,
     running: OnceLock<Running>,
+    /// Weak, because the door that holds this stands longer than they do.
+    services: OnceLock<Weak<Services>>,
     /// What the binary of each node knew when it was met last. As many as there ever were members.
     levels: Mutex<HashMap<NodeId, (Incarnation, u32)>>,
     conflict: watch::Sender<Option<Conflict>>,
@@ -62,6 +66,7 @@ impl Peers {
         Arc::new(Peers {
             local,
             running: OnceLock::new(),
+            services: OnceLock::new(),
             levels: Mutex::default(),
             conflict,
         })
@@ -75,6 +80,14 @@ impl Peers {
             reader,
         };
         assert!(self.running.set(running).is_ok(), "a node is started once");
+    }
+
+    /// From now on questions of other nodes are answered.
+    pub(super) fn attach_services(&self, services: &Arc<Services>) {
+        assert!(
+            self.services.set(Arc::downgrade(services)).is_ok(),
+            "a node is started once"
+        );
     }
 
     /// The feature level that this member's binary knows, as it said when it was met last; `None` when
@@ -126,6 +139,23 @@ impl Peers {
             },
             Call::Change(change) => self.change(handle, change).await,
             Call::Transfer(to) => self.transfer(handle, to).await,
+            Call::Ask(question) => self.ask(question).await,
+        }
+    }
+
+    async fn ask(&self, question: Bytes) -> CallReply {
+        let Some(services) = self.services.get().and_then(Weak::upgrade) else {
+            return CallReply::refused(
+                WhyRefused::Unavailable,
+                "the node is starting or stopping: ask again",
+            );
+        };
+        match services.answer_node(question).await {
+            Some(answer) => CallReply::Told(answer),
+            None => CallReply::refused(
+                WhyRefused::UnknownCall,
+                "this version does not know the question: upgrade it",
+            ),
         }
     }
 

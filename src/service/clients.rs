@@ -1,10 +1,15 @@
 //! Clients that are connected over gRPC, as operators see and move them. Who they are is known to the
 //! adapter; it tells this module through [`Connected`], so that other adapters can ask.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
 use super::Services;
+use crate::cluster::BoxFuture;
 use crate::error::{Error, Result};
 
 /// A registered client.
@@ -52,8 +57,26 @@ impl Destination {
     }
 }
 
+/// A question to clients: what do they hold?
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Metered {
+    /// Address of the clients, as they tell it or as it is seen.
+    pub ip: String,
+    /// Keys of the config that is asked for (`dataId+group+namespace`), in each spelling that a client may have for
+    /// it; none: only about the clients themselves.
+    pub keys: Vec<String>,
+}
+
 /// The adapter that has the clients.
 pub trait Connected: Debug + Send + Sync {
+    /// How many are registered.
+    fn count(&self) -> usize;
+
+    /// Asks those with an address what they hold of configs, and gives what they say, by whatever they call it.
+    /// One that does not answer soon is left out.
+    fn metrics<'a>(&'a self, asked: &'a Metered) -> BoxFuture<'a, BTreeMap<String, Value>>;
+
     /// Everybody who is registered.
     fn list(&self) -> Vec<ConnectedClient>;
 
@@ -74,6 +97,19 @@ impl Services {
     /// Everybody who is connected to this node over gRPC.
     pub fn connected_clients(&self) -> Vec<ConnectedClient> {
         self.clients.get().map_or_else(Vec::new, |clients| clients.list())
+    }
+
+    /// How many are connected to this node over gRPC.
+    pub fn connected_count(&self) -> usize {
+        self.clients.get().map_or(0, |clients| clients.count())
+    }
+
+    /// What the clients of this node with an address say of themselves.
+    pub async fn client_metrics_here(&self, asked: &Metered) -> BTreeMap<String, Value> {
+        match self.clients.get() {
+            Some(clients) => clients.metrics(asked).await,
+            None => BTreeMap::new(),
+        }
     }
 
     /// Asks one client to connect elsewhere.
@@ -98,6 +134,11 @@ impl Services {
         let clients = self.clients.get();
         Ok(clients.map_or(0, |clients| clients.move_all_but(keep, to.as_ref())))
     }
+}
+
+/// True for `ip:port`, where clients can be sent.
+pub(super) fn is_address(text: &str) -> bool {
+    Destination::parse(text).is_some()
 }
 
 fn destination(text: Option<&str>) -> Result<Option<Destination>> {

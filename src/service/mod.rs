@@ -15,11 +15,13 @@ pub mod namespace;
 pub mod naming;
 pub mod naming_admin;
 pub mod naming_client;
+pub mod naming_clients;
 pub mod naming_lists;
 mod naming_metrics;
 pub mod naming_subscribers;
 pub mod naming_udp;
 pub mod naming_watch;
+pub mod nodes;
 pub mod switches;
 pub mod watch;
 
@@ -30,7 +32,7 @@ use storage::WriterMetrics;
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::cluster::Transport;
+use crate::cluster::{Credentials, Transport};
 use crate::consensus::{self, Handle, ProposeError};
 use crate::discovery::Discovery;
 use crate::error::{Error, Result};
@@ -56,6 +58,8 @@ pub struct Services {
     consensus: Handle,
     /// The way to the other nodes, for metrics.
     transport: Transport,
+    /// As what this node asks others.
+    credentials: Credentials,
     /// Highest feature level this server knows.
     feature_level: u32,
     state: Arc<Reader>,
@@ -106,6 +110,8 @@ pub struct Parts<'a> {
     pub consensus: Handle,
     /// The way to the other nodes, for metrics.
     pub transport: Transport,
+    /// As what this node asks others.
+    pub credentials: Credentials,
     /// Highest feature level this server knows.
     pub feature_level: u32,
     /// Local reads go here.
@@ -141,6 +147,7 @@ impl Services {
         Services {
             consensus: parts.consensus,
             transport: parts.transport,
+            credentials: parts.credentials,
             feature_level: parts.feature_level,
             state: parts.state,
             log: parts.log,

@@ -49,8 +49,19 @@ impl ServiceName<'_> {
         let key = ServiceKey::of_client(&NamespaceId::new(namespace), group, service);
         validate::group(key.group()).map_err(illegal)?;
         validate::service_name(key.name()).map_err(illegal)?;
+        if key.name().is_empty() {
+            // `group@@`
+            return Err(not_grouped());
+        }
         Ok(key)
     }
+}
+
+/// What stands in for `group@@service` is nothing of the kind.
+pub fn not_grouped() -> Error {
+    Error::Invalid(
+        "Param 'serviceName' is illegal, it should be format as 'groupName@@serviceName'".to_owned(),
+    )
 }
 
 fn illegal(invalid: validate::Invalid) -> Error {
@@ -203,7 +214,7 @@ impl Services {
     /// Takes an instance that beats away, known or not.
     ///
     /// # Errors
-    /// None for now but those of every act.
+    /// This node begins, and cannot say yet.
     pub async fn deregister(&self, service: ServiceKey, endpoint: Endpoint) -> Result<()> {
         if seeded::has(Bug::NotDeregistered) {
             return Ok(());
@@ -233,6 +244,29 @@ impl Services {
             } => Ok(Some(self.switches().client_beat_interval)),
             Done::Beat { interval_ms } => Ok(Some(interval_ms)),
             _ => Ok(None),
+        }
+    }
+
+    /// A beat for an instance that its client takes for a persistent one: nothing comes of it. The interval in
+    /// which the client may go on beating, ms.
+    ///
+    /// # Errors
+    /// There is no such persistent instance. A client that heard "unknown" instead would register an ephemeral one.
+    pub fn beat_in_vain(&self, service: &ServiceKey, endpoint: &Endpoint) -> Result<u64> {
+        let found = self
+            .discovery
+            .look(|registry, _| registry.instance(service, endpoint));
+        match found {
+            Some(seen) if !seen.ephemeral => {
+                let own = seen.instance.beat_interval_ms();
+                Ok(own.unwrap_or_else(|| self.switches().client_beat_interval))
+            }
+            _ => Err(Error::Invalid(format!(
+                "no persistent instance {}:{} of {} is known, and beats are for ephemeral ones",
+                endpoint.ip,
+                endpoint.port,
+                service.grouped()
+            ))),
         }
     }
 
@@ -272,12 +306,16 @@ impl Services {
         })
     }
 
-    /// Whether readers may be told of a service.
+    /// Whether readers may be told of a service. Of one that holds persistent instances they may in any case: the log
+    /// knows them, whoever else has yet to come.
     ///
     /// # Errors
     /// Not yet, in words.
     pub fn naming_is_ready_for(&self, service: &ServiceKey) -> Result<()> {
-        told(self.discovery.readiness_of(service))
+        match told(self.discovery.readiness_of(service)) {
+            Err(_) if self.kind(service) == Some(Kind::Persistent) => Ok(()),
+            told => told,
+        }
     }
 
     /// Whether readers of the registry may be answered.

@@ -220,17 +220,24 @@ impl Services {
     }
 
     /// Sets weight, word and metadata of an instance over what its client says; the instance need not be
-    /// there (yet).
+    /// there (yet). `meant` is the kind that the caller takes it for, if he says one.
     ///
     /// # Errors
-    /// There is no such service; else as any write.
+    /// There is no such service, or it is for instances of the other kind; else as any write.
     pub async fn set_instance(
         &self,
         service: ServiceKey,
         endpoint: Endpoint,
         instance: Instance,
+        meant: Option<Kind>,
     ) -> Result<()> {
-        if self.kind(&service).is_none() {
+        let kind = self.kind(&service);
+        if let (Some(holds), Some(meant)) = (kind, meant)
+            && holds != meant
+        {
+            return Err(wrong_kind(service.grouped(), holds));
+        }
+        if kind.is_none() {
             let namespace = service.namespace_id();
             // Recorded, with the fields of a Java class.
             return Err(refused(
@@ -342,7 +349,7 @@ impl Services {
     }
 
     /// The kind of instances that a service is for; `None` for one without instances or settings.
-    fn kind(&self, service: &ServiceKey) -> Option<Kind> {
+    pub(super) fn kind(&self, service: &ServiceKey) -> Option<Kind> {
         self.discovery().look(|registry, _| registry.kind(service))
     }
 

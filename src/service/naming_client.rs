@@ -60,15 +60,6 @@ struct Subscription {
     held_until: Instant,
 }
 
-/// Who subscribes to a service, for operators.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subscriber {
-    /// The connection.
-    pub who: Who,
-    /// Names of clusters, separated by commas; empty: all.
-    pub clusters: String,
-}
-
 impl Services {
     /// A connection that has registered nothing and subscribes to nothing yet. No other may have its id until
     /// [`NamingClient::leave`] was called.
@@ -84,19 +75,6 @@ impl Services {
         };
         let (count, names) = self.service_names(&like.namespace_id(), like.group(), window);
         Page::new(page, count, names)
-    }
-
-    /// Who subscribes to a service over gRPC on this node, by address.
-    pub fn naming_subscribers(&self, service: &ServiceKey) -> Vec<Subscriber> {
-        let found = self.naming_push.subscribers_of(service).into_iter();
-        let mut found: Vec<Subscriber> = found
-            .map(|(session, clusters)| Subscriber {
-                who: session.who.clone(),
-                clusters: clusters.as_deref().unwrap_or_default().to_owned(),
-            })
-            .collect();
-        found.sort_by(|a, b| (&a.who.ip, a.who.port, &a.who.id).cmp(&(&b.who.ip, b.who.port, &b.who.id)));
-        found
     }
 
     /// Pushes to subscribers, and how many there are.

@@ -119,6 +119,14 @@ pub const SETTINGS: &[Setting] = &[
         "Key (PEM) of that certificate.",
     ),
     row(
+        NETWORK,
+        "RNACOS_GRPC_TLS_REQUIRED",
+        "grpc-tls-required",
+        "BOOL",
+        "false",
+        "Clients over gRPC have to use TLS: what they ask in clear text is refused. Other nodes use clear text all the same.",
+    ),
+    row(
         STORAGE,
         "RNACOS_DATA_DIR",
         "data-dir",

@@ -497,6 +497,53 @@ pub(crate) fn rows() -> Vec<Row> {
             ],
         ),
     ];
+    rows.push(row(
+        "GET",
+        "/v2/core/loader/smartReloadCluster",
+        vec![
+            unreadable("loaderFactor=x", "float", "x"),
+            unreadable("loaderFactor=-1", "float", "-1"),
+            unreadable("loaderFactor=NaN", "float", "NaN"),
+        ],
+    ));
+    for path in ["/v1/cs/metrics/current", "/v1/cs/metrics/cluster"] {
+        let mut cases = names("ip=10.0.0.1");
+        // Without a config clients are asked about themselves.
+        cases.retain(|case| !case.text.contains("invalid dataId") && !case.text.contains("&#39;dataId&#39;"));
+        cases.extend([missing("", "ip", "String"), case("ip=a%20b", 400, ILLEGAL)]);
+        rows.push(row("GET", path, cases));
+    }
+    for path in ["/v3/admin/cs/metrics/ip", "/v3/admin/cs/metrics/cluster"] {
+        let cases = vec![
+            case("", 400, "Required request parameter 'ip'"),
+            case("ip=a%20b", 400, ILLEGAL),
+        ];
+        rows.push(row("GET", path, cases));
+    }
+    let coded = |input: &str, text: &str| case(input, 400, text);
+    for (path, cases) in [
+        (
+            "/v3/admin/core/loader/reloadCurrent",
+            vec![
+                coded("", "Required request parameter 'count'"),
+                coded("count=x", "\"code\":20002"),
+                coded("count=1&redirectAddress=x", "is not ip:port"),
+            ],
+        ),
+        (
+            "/v3/admin/core/loader/reloadClient",
+            vec![
+                coded("", "Required request parameter 'connectionId'"),
+                coded("connectionId=x&redirectAddress=y", "is not ip:port"),
+            ],
+        ),
+        (
+            "/v3/admin/core/loader/smartReloadCluster",
+            vec![coded("loaderFactor=2", "\"code\":20002")],
+        ),
+    ] {
+        rows.push(row("POST", path, cases));
+    }
     for path in ["/v1/auth/login", "/v1/auth/users/login"] {
         let cases = vec![
             missing("password=p", "username", "String"),
@@ -526,6 +573,9 @@ pub(crate) fn rows() -> Vec<Row> {
         "/v1/console/server/state",
         "/v1/raft/metrics",
         "/v2/core/loader/current",
+        "/v2/core/loader/cluster",
+        "/v3/admin/core/loader/current",
+        "/v3/admin/core/loader/cluster",
         "/v2/console/namespace/list",
         "/v2/console/health/liveness",
         "/v2/console/health/readiness",

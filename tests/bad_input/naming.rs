@@ -386,6 +386,7 @@ pub(crate) fn rows() -> Vec<Row> {
     }
     rows.extend(services_and_lists());
     rows.extend(of_v2());
+    rows.extend(clients());
     rows.extend(operator());
     rows
 }
@@ -525,8 +526,44 @@ fn operator() -> Vec<Row> {
         row("GET", "/v1/ns/ops/distro/client", vec![client()]),
         row("PUT", "/v1/ns/operator/log", vec![log()]),
         row("PUT", "/v1/ns/ops/log", vec![log()]),
+        row("GET", "/v1/ns/operator/servers", vec![broken()]),
+        row("GET", "/v1/ns/ops/servers", vec![broken()]),
         silent("/v1/ns/operator/switches"),
         silent("/v1/ns/ops/switches"),
+    ]
+}
+
+/// Clients of the registry, as API v2 shows them.
+fn clients() -> Vec<Row> {
+    let of_one = || {
+        vec![
+            case("", 400, "Required request parameter 'clientId'"),
+            case("clientId=nosuch", 404, "clientId [ nosuch ] not exist"),
+            case("clientId=10.9.9.9:1%23true", 404, "\"code\":20004"),
+        ]
+    };
+    let of_service = || {
+        let mut cases = services("ip=10.0.0.1&port=80");
+        cases.push(case("", 400, "Required request parameter 'serviceName'"));
+        cases.push(case(
+            "serviceName=kept&port=x",
+            400,
+            "For input string: \\\"x\\\"",
+        ));
+        cases
+    };
+    let place = vec![
+        case("port=1", 400, "Required request parameter 'ip'"),
+        case("ip=a", 400, "Required request parameter 'port'"),
+    ];
+    vec![
+        row("GET", "/v2/ns/client", vec![of_one()]),
+        row("GET", "/v2/ns/client/publish/list", vec![of_one()]),
+        row("GET", "/v2/ns/client/subscribe/list", vec![of_one()]),
+        row("GET", "/v2/ns/client/service/publisher/list", vec![of_service()]),
+        row("GET", "/v2/ns/client/service/subscriber/list", vec![of_service()]),
+        row("GET", "/v2/ns/client/distro", vec![place]),
+        silent("/v2/ns/client/list"),
     ]
 }
 
@@ -567,6 +604,13 @@ fn of_v2() -> Vec<Row> {
         ]
     };
     let broken = || vec![case("onlyStatus=%4", 400, "two hexadecimal digits")];
+    let weighed = "ip=10.0.0.1&port=80&weight=1";
+    let unweighed = vec![case(
+        format!("serviceName=kept&{place}"),
+        400,
+        "Required request parameter 'weight' for method parameter type Double",
+    )];
+    let ungrouped = vec![case("", 400, "it should be format as")];
     vec![
         row(
             "POST",
@@ -586,8 +630,9 @@ fn of_v2() -> Vec<Row> {
         row(
             "PATCH",
             instance,
-            vec![no_service(place), services(place), port(), weight()],
+            vec![unweighed, no_service(weighed), services(weighed), weight()],
         ),
+        row("GET", "/v2/ns/instance/statuses/{key}", vec![ungrouped]),
         row(
             "GET",
             instance,

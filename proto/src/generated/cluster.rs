@@ -342,7 +342,7 @@ pub struct Configuration {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Call {
-    #[prost(oneof = "call::Body", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "call::Body", tags = "1, 2, 3, 4, 5, 6")]
     pub body: ::core::option::Option<call::Body>,
 }
 /// Nested message and enum types in `Call`.
@@ -360,6 +360,9 @@ pub mod call {
         Transfer(super::Transfer),
         #[prost(message, tag = "5")]
         WhoAreYou(super::Empty),
+        /// A question of the services of one node to those of another: JSON, see src/service/nodes.rs.
+        #[prost(bytes, tag = "6")]
+        Ask(::prost::bytes::Bytes),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -389,7 +392,7 @@ pub struct Transfer {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CallReply {
-    #[prost(oneof = "call_reply::Body", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "call_reply::Body", tags = "1, 2, 3, 4, 5")]
     pub body: ::core::option::Option<call_reply::Body>,
 }
 /// Nested message and enum types in `CallReply`.
@@ -405,6 +408,9 @@ pub mod call_reply {
         Presence(super::Presence),
         #[prost(message, tag = "4")]
         Refused(super::CallRefused),
+        /// Answer to ask: JSON.
+        #[prost(bytes, tag = "5")]
+        Told(::prost::bytes::Bytes),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -17,6 +17,7 @@ fn calls_survive_the_wire() {
         Call::Transfer(None),
         Call::Transfer(Some(NodeId(2))),
         Call::WhoAreYou,
+        Call::Ask(Bytes::from_static(b"{}")),
     ];
     for call in calls {
         assert_eq!(Call::decode(&call.encode()), Ok(call));
@@ -103,6 +104,7 @@ fn replies() -> Vec<CallReply> {
         .collect();
     replies.extend([
         CallReply::Done(Done::default()),
+        CallReply::Told(Bytes::from_static(b"[1]")),
         CallReply::Done(Done {
             at: Some(at),
             cluster_id: Some(ClusterId(7)),

@@ -8,6 +8,7 @@ use storage::ClusterId;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Notify;
 
+use super::super::tls::Files;
 use super::*;
 use crate::cluster::{
     Call, CallReply, ClusterToken, Credentials, Identity, Kind, Local, PeerClient, PeerIdentity, PeerService,
@@ -15,6 +16,23 @@ use crate::cluster::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Peers prove the cluster token and use clear text, whatever clients have to use.
+#[tokio::test]
+async fn where_tls_is_required_peers_come_in_clear_text() {
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
+    let files = Files {
+        certificates: fixtures.join("first.cert.pem"),
+        key: fixtures.join("first.key.pem"),
+    };
+    let tls = Tls::load(files).expect("a certificate").required(true);
+    let server = Served::start_with(Limits::default(), Arc::new(Unimplemented), Some(tls));
+    let mut client = server.connect().await;
+    assert_eq!(status(&mut client, None).await, "7");
+    let mut peer = server.peer().await;
+    let reply = peer.call(&Call::Status, PATIENCE).await.unwrap();
+    assert!(matches!(reply, CallReply::Refused(refused) if refused.why == WhyRefused::Unavailable));
+}
 
 #[tokio::test]
 async fn beyond_the_limit_there_is_room_for_peers_only() {
@@ -189,8 +207,13 @@ struct Served {
 
 impl Served {
     fn start(limits: Limits, handler: Arc<dyn Handler>) -> Served {
+        Served::start_with(limits, handler, None)
+    }
+
+    fn start_with(limits: Limits, handler: Arc<dyn Handler>, tls: Option<Tls>) -> Served {
         let shutdown = Shutdown::new();
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), limits).unwrap();
+        let listener = listener.with_tls(tls.map(Arc::new));
         let address = listener.local_address();
         let token = ClusterToken::new("secret");
         let door = Door::new(

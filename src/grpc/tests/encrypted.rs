@@ -121,6 +121,24 @@ async fn tls_and_clear_text_share_the_port_and_a_new_certificate_needs_no_restar
     assert_eq!(clear.health().await.codes(), (200, 0));
 }
 
+/// What a client asks in clear text is refused with a word for its log, and its connection ends. (Peers in clear text
+/// are let in: `listener::tests`.)
+#[tokio::test]
+async fn where_tls_is_required_clear_text_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = in_folder(folder.path());
+    install(&files, "first");
+    let tls = Tls::load(files).expect("a certificate").required(true);
+    let (port, address) = Port::on_socket(Some(Arc::new(tls)));
+    let mut clear = Client::connect(address).await;
+    let refused = clear.health().await.status();
+    assert!(refused.starts_with('7'), "{refused}");
+    clear.closed().await;
+    assert!(port.gateway.registry().is_empty());
+    let (mut encrypted, _stream, _) = connect(address, "first").await.expect("TLS").registered().await;
+    assert_eq!(encrypted.health().await.codes(), (200, 0));
+}
+
 #[tokio::test]
 async fn without_a_certificate_tls_is_closed() {
     let (_port, address) = Port::on_socket(None);

@@ -1,5 +1,6 @@
 //! API v1: text answers and bare JSON.
 
+pub(super) mod client_metrics;
 pub(super) mod config;
 pub(super) mod history;
 pub(super) mod listener;

@@ -50,6 +50,25 @@ pub(in super::super) fn update(services: &Arc<Services>, request: &Request) -> R
     instance::update_as(services, request, ok)
 }
 
+/// PATCH `/instance`. Recorded: API v2 wants the weight, and says that it is done as v1 does.
+pub(in super::super) fn patch(services: &Arc<Services>, request: &Request) -> Result<Answer> {
+    let params = request.params()?;
+    if params.get("weight").is_none() {
+        return Err(Error::Missing {
+            name: "weight",
+            kind: "Double",
+        });
+    }
+    instance::patch(services, request)
+}
+
+/// GET `/instance/statuses/{key}`: nodes of Nacos ask each other; tools, too.
+pub(in super::super) fn statuses(services: &Arc<Services>, request: &Request) -> Result<Answer> {
+    // Broken ones are refused, like everywhere.
+    request.params()?;
+    instance::statuses_of(services, &request.last_segment()?)
+}
+
 /// PUT `/instance/metadata/batch`.
 pub(in super::super) fn attach(services: &Arc<Services>, request: &Request) -> Result<Answer> {
     batch::update_as(services, request, updated)
@@ -89,7 +108,8 @@ pub(in super::super) fn detail(services: &Arc<Services>, request: &Request) -> R
     let (service, endpoint, seen) = instance::one(services, &params)?;
     told(DetailJson {
         service_name: service.grouped(),
-        shown: ShownJson::of(&service, &endpoint, &seen),
+        // Recorded: API v2 tells none here.
+        shown: ShownJson::of(None, &endpoint, &seen),
     })
 }
 

@@ -21,12 +21,6 @@ impl Registry {
         Some(self.services.get(service)?.whole())
     }
 
-    /// The stamp of what readers see now.
-    pub fn stamp(&self, now_ms: u64, service: &ServiceKey) -> Stamp {
-        let service = self.services.get(service);
-        service.map_or_else(|| self.clock.now(now_ms), |service| service.stamp)
-    }
-
     /// The state of a service, and its stamp. What readers see is the same as long as the state is; the stamp
     /// may have been raised since. `None` for a service that is not known.
     pub fn version(&self, service: &ServiceKey) -> Option<(Stamp, Stamp)> {

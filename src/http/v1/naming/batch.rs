@@ -10,7 +10,7 @@ use super::super::super::form::Params;
 use super::super::super::reply::{self, JSON, Reply};
 use super::super::super::request::Request;
 use super::super::super::routes::Answer;
-use super::{metadata, required, service_key};
+use super::{metadata, number, required, service_key};
 use crate::error::{Error, Result};
 use crate::model::Endpoint;
 use crate::naming::{Kind, MetadataPatch};
@@ -77,9 +77,26 @@ fn name((place, kind): &(Endpoint, Kind)) -> String {
 #[serde(rename_all = "camelCase")]
 struct PlaceJson {
     ip: String,
-    port: u16,
+    port: Port,
     #[serde(default)]
     cluster_name: Option<String>,
+}
+
+/// A number, or a text that is one: the Java server takes either.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Port {
+    Number(u16),
+    Text(String),
+}
+
+impl Port {
+    fn number(&self) -> Result<u16> {
+        match self {
+            Port::Number(port) => Ok(*port),
+            Port::Text(text) => number(text),
+        }
+    }
 }
 
 fn chosen(params: &Params<'_>) -> Result<Chosen> {
@@ -101,8 +118,8 @@ fn chosen(params: &Params<'_>) -> Result<Chosen> {
     };
     let places = named.into_iter().map(|place| {
         let place = NewInstance {
+            port: place.port.number()?,
             ip: place.ip.into(),
-            port: place.port,
             cluster: place.cluster_name.unwrap_or_default().into(),
             ..NewInstance::default()
         };
@@ -130,7 +147,7 @@ mod tests {
             let chosen = read(all).unwrap();
             assert!(chosen.endpoints.is_none() && chosen.kind.is_none(), "{all}");
         }
-        let query = r#"consistencyType=persist&instances=[{"ip":"a","port":1,"x":2},{"ip":"b","port":2,"clusterName":"c"}]"#;
+        let query = r#"consistencyType=persist&instances=[{"ip":"a","port":1,"x":2},{"ip":"b","port":"2","clusterName":"c"}]"#;
         let chosen = read(query).unwrap();
         assert_eq!(chosen.kind, Some(Kind::Persistent));
         let places = [Endpoint::new("a", 1, ""), Endpoint::new("b", 2, "c")];
@@ -141,6 +158,9 @@ mod tests {
             r#"instances=[{"ip":"a"}]"#,
             r#"instances=[{"ip":"","port":1}]"#,
             r#"instances=[{"ip":"a","port":70000}]"#,
+            r#"instances=[{"ip":"a","port":"70000"}]"#,
+            r#"instances=[{"ip":"a","port":"x"}]"#,
+            r#"instances=[{"ip":"a","port":[]}]"#,
             "consistencyType=other",
         ] {
             assert!(read(wrong).is_err(), "{wrong}");

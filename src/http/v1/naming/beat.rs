@@ -8,7 +8,7 @@ use super::super::super::form::Params;
 use super::super::super::reply::{self, JSON, Reply};
 use super::super::super::request::Request;
 use super::super::super::routes::Answer;
-use super::{metadata, no_loop, number, port, service_key};
+use super::{flag_of, metadata, no_loop, number, port, service_key};
 use crate::error::{Error, Result};
 use crate::model::Endpoint;
 use crate::naming::Instance;
@@ -26,6 +26,10 @@ pub(in crate::http) fn beat(services: &Arc<Services>, request: &Request) -> Resu
     let service = service_key(&params)?;
     let (endpoint, full) = read(&params)?;
     no_loop(services, request, &service)?;
+    if flag_of(&params, &["ephemeral"]) == Some(false) {
+        let asked_ms = services.beat_in_vain(&service, &endpoint)?;
+        return Ok(Answer::Ready(answer(services, Some(asked_ms))));
+    }
     let services = Arc::clone(services);
     Ok(Answer::later(async move {
         let asked_ms = services.beat(service, endpoint, full).await?;

@@ -13,7 +13,7 @@ use super::{Done, flag_of, metadata, no_loop, number, ok, once_done, place, serv
 use crate::discovery::{Form, instance_id};
 use crate::error::{Error, Result};
 use crate::model::{Endpoint, ServiceKey};
-use crate::naming::{Filter, MetadataPatch, OverridePatch, Seen};
+use crate::naming::{Filter, Kind, MetadataPatch, OverridePatch, Seen};
 use crate::service::Services;
 use crate::service::naming::{self, NewInstance, ServiceName};
 use crate::service::naming_udp::UdpWish;
@@ -116,18 +116,18 @@ pub(in crate::http) fn update_as(services: &Arc<Services>, request: &Request, do
     let params = request.params()?;
     let service = service_key(&params)?;
     let (endpoint, instance) = new_instance(&params)?.check()?;
+    let meant = flag_of(&params, &["ephemeral"]).map(|ephemeral| match ephemeral {
+        true => Kind::Ephemeral,
+        false => Kind::Persistent,
+    });
     let services = Arc::clone(services);
     Ok(once_done(done, async move {
-        services.set_instance(service, endpoint, instance).await
+        services.set_instance(service, endpoint, instance, meant).await
     }))
 }
 
 /// PATCH: as PUT, for what is named alone. `healthy` is taken and has no effect, as in Nacos 2.
 pub(in crate::http) fn patch(services: &Arc<Services>, request: &Request) -> Result<Answer> {
-    patch_as(services, request, ok)
-}
-
-pub(in crate::http) fn patch_as(services: &Arc<Services>, request: &Request, done: Done) -> Result<Answer> {
     let params = request.params()?;
     let service = service_key(&params)?;
     let endpoint = place(&params)?.endpoint()?;
@@ -142,7 +142,7 @@ pub(in crate::http) fn patch_as(services: &Arc<Services>, request: &Request, don
         metadata: metadata.map_or(MetadataPatch::Keep, MetadataPatch::Set),
     };
     let services = Arc::clone(services);
-    Ok(once_done(done, async move {
+    Ok(once_done(ok, async move {
         services.patch_instance(service, endpoint, patch).await
     }))
 }
@@ -170,9 +170,10 @@ fn weight(params: &Params<'_>) -> Result<Option<f64>> {
 pub(in crate::http) fn detail(services: &Arc<Services>, request: &Request) -> Result<Answer> {
     let params = request.params()?;
     let (service, endpoint, seen) = one(services, &params)?;
+    let id = instance_id(&service, &endpoint, &seen.instance.metadata);
     let body = DetailJson {
         service: service.grouped(),
-        shown: ShownJson::of(&service, &endpoint, &seen),
+        shown: ShownJson::of(Some(id), &endpoint, &seen),
     };
     Ok(Answer::Ready(reply::json(JSON, &body)))
 }
@@ -220,19 +221,19 @@ pub(in crate::http) struct ShownJson<'a> {
     cluster_name: &'a str,
     weight: f64,
     healthy: bool,
-    instance_id: String,
+    instance_id: Option<String>,
     metadata: MetadataJson<'a>,
 }
 
 impl<'a> ShownJson<'a> {
-    pub(in crate::http) fn of(service: &ServiceKey, endpoint: &'a Endpoint, seen: &'a Seen) -> ShownJson<'a> {
+    pub(in crate::http) fn of(id: Option<String>, endpoint: &'a Endpoint, seen: &'a Seen) -> ShownJson<'a> {
         ShownJson {
             ip: &endpoint.ip,
             port: endpoint.port,
             cluster_name: &endpoint.cluster,
             weight: seen.instance.weight,
             healthy: seen.healthy,
-            instance_id: instance_id(service, endpoint),
+            instance_id: id,
             metadata: MetadataJson(&seen.instance.metadata),
         }
     }
@@ -242,11 +243,13 @@ impl<'a> ShownJson<'a> {
 pub(in crate::http) fn statuses(services: &Arc<Services>, request: &Request) -> Result<Answer> {
     let params = request.params()?;
     let key = params.get("key").ok_or(Error::missing("key"))?;
+    statuses_of(services, key)
+}
+
+pub(in crate::http) fn statuses_of(services: &Services, key: &str) -> Result<Answer> {
     let (namespace, grouped) = key.split_once("##").unwrap_or(("", key));
     if !grouped.contains(ServiceKey::JOINT) {
-        return Err(Error::Invalid(
-            "Param 'serviceName' is illegal, it should be format as 'groupName@@serviceName'".to_owned(),
-        ));
+        return Err(naming::not_grouped());
     }
     let name = ServiceName {
         namespace: Some(namespace),

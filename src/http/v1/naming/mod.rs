@@ -59,6 +59,8 @@ pub(in crate::http) fn refused(services: &Services, request: &Request) -> Option
             Some(reply::reply(StatusCode::SERVICE_UNAVAILABLE, Some(TEXT), text))
         }
         None if !reads => None,
+        // Told by service.
+        None if path.ends_with("/ns/instance/list") => None,
         None => {
             let error = services.naming_is_ready().err()?;
             let text = error.to_string();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::super::form::Params;
 use super::super::super::reply::{self, JSON};
@@ -11,6 +11,7 @@ use super::super::super::routes::Answer;
 use super::{Done, flag_of, ok};
 use crate::error::{Error, Result};
 use crate::service::Services;
+use crate::service::nodes::Node;
 
 /// GET `/metrics`: SDKs of 1.x take it for the health of the server.
 pub(in crate::http) fn metrics(services: &Arc<Services>, request: &Request) -> Result<Answer> {
@@ -84,6 +85,40 @@ pub(in crate::http) fn responsible(services: &Arc<Services>, request: &Request) 
     bound(&params, "port")?;
     let body = json!({"responsibleServer": services.address()});
     Ok(Answer::Ready(reply::json(JSON, &body)))
+}
+
+/// GET `/servers`: the nodes, in the words of 1.2 and (from `servePort` on) of those before it. `healthy=true`:
+/// those that answer.
+pub(in crate::http) fn servers(services: &Arc<Services>, request: &Request) -> Result<Answer> {
+    let params = request.params()?;
+    let healthy = flag_of(&params, &["healthy"]).unwrap_or(false);
+    let services = Arc::clone(services);
+    Ok(Answer::later(async move {
+        let nodes = services.nodes().await;
+        let shown = nodes.iter().filter(|node| node.load.is_some() || !healthy);
+        let shown: Vec<_> = shown.map(server).collect();
+        Ok(reply::json(JSON, &json!({ "servers": shown })))
+    }))
+}
+
+fn server(node: &Node) -> Value {
+    let (ip, port) = node.address.rsplit_once(':').unwrap_or((&node.address, ""));
+    let port: u16 = port.parse().unwrap_or_default();
+    let alive = node.load.is_some();
+    json!({
+        "ip": ip,
+        "port": port,
+        "address": node.address,
+        "state": if alive { "UP" } else { "DOWN" },
+        "extendInfo": {},
+        "failAccessCnt": 0,
+        "servePort": port,
+        "site": "unknown",
+        "weight": 1,
+        "adWeight": 0,
+        "alive": alive,
+        "key": node.address,
+    })
 }
 
 /// PUT `/log`: levels of single loggers do not exist here (RNACOS_LOG sets them at the start); taken, so

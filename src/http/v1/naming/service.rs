@@ -10,7 +10,9 @@ use super::super::super::reply::{self, JSON, RestResult};
 use super::super::super::request::Request;
 use super::super::super::routes::Answer;
 use super::shapes::{MetadataJson, checker, selector};
-use super::{bound_service, group, metadata, namespace, number, ok, once_done, required, service_key};
+use super::{
+    bound_service, flag_of, group, metadata, namespace, number, ok, once_done, required, service_key,
+};
 use crate::error::{Error, Result};
 use crate::model::ServiceKey;
 use crate::naming::ServiceMetadata;
@@ -167,7 +169,7 @@ impl<'a> DetailJson<'a> {
     }
 }
 
-/// GET `/subscribers`: who watches a service on this node.
+/// GET `/subscribers`: who watches a service, on all nodes or (`aggregation=false`) on this one.
 pub(in crate::http) fn subscribers(services: &Arc<Services>, request: &Request) -> Result<Answer> {
     let params = request.params()?;
     let service = service_key(&params)?;
@@ -176,13 +178,19 @@ pub(in crate::http) fn subscribers(services: &Arc<Services>, request: &Request) 
         None => Ok(other),
     };
     let window = Window::of_page(number_or("pageNo", 1)?, number_or("pageSize", 1_000)?);
-    Ok(Answer::blocking(services, move |services| {
-        let all = services.subscribers(&service);
-        let shown = all.iter().skip(window.skip).take(window.take);
+    let everywhere = flag_of(&params, &["aggregation"]).unwrap_or(true);
+    let services = Arc::clone(services);
+    Ok(Answer::later(async move {
+        let first = window.skip.saturating_add(window.take);
+        let found = match everywhere {
+            true => services.watchers_everywhere(&service, first).await,
+            false => services.watchers(&service, first),
+        };
+        let shown = found.first.iter().skip(window.skip).take(window.take);
         let shown: Vec<_> = shown.map(|one| SubscriberJson::of(&service, one)).collect();
         Ok(reply::json(
             JSON,
-            &json!({"subscribers": shown, "count": all.len()}),
+            &json!({"subscribers": shown, "count": found.count}),
         ))
     }))
 }

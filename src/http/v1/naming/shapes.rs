@@ -46,7 +46,7 @@ impl<'a> InstanceJson<'a> {
         let metadata = &instance.metadata;
         let generator = metadata.get(preserved::ID_GENERATOR);
         InstanceJson {
-            instance_id: instance_id(service, place),
+            instance_id: instance_id(service, place, metadata),
             ip: &place.ip,
             port: place.port,
             weight: instance.weight,
