@@ -38,6 +38,7 @@ use crate::grpc::listener::{Limits, Listener, Unimplemented};
 use crate::grpc::tls::{Files, Tls};
 use crate::grpc::{self, Gateway};
 use crate::push::{ConfigPush, NamingPush, UdpPush};
+use crate::service::switches::Board;
 use crate::service::{Parts, Services};
 use crate::settings::Settings;
 use crate::shutdown::Shutdown;
@@ -130,10 +131,13 @@ impl Server {
         );
         let door = Arc::new(door.with_links(links));
 
+        let (state_of, obeys) = (Arc::clone(&reader), Arc::clone(&registry));
+        let board = blocking(move || Board::open(state_of, obeys)).await??;
         let checks = Checks::open(&settings.naming, Arc::clone(&registry), Arc::clone(&reader)).await?;
         let checked = checks.clone();
         let push = ConfigPush::new();
         let (changes, replicated) = (Arc::clone(&push), Arc::clone(&registry));
+        let switched = Arc::clone(&board);
         let (core, handle, inbox) = Node::start(NodeParts {
             config: tuning.raft,
             identity,
@@ -148,6 +152,7 @@ impl Server {
             on_change: Box::new(move |events| {
                 discovery::on_change(&replicated, &events);
                 checked.on_change(&events);
+                switched.on_change(&events);
                 changes.on_change(events);
             }),
             shutdown: node.clone(),
@@ -193,6 +198,7 @@ impl Server {
             naming_push,
             udp_push,
             discovery: Arc::clone(&registry),
+            board,
             stopping: clients.clone(),
             settings: &settings,
             http_port: http_address.port(),

@@ -115,6 +115,7 @@ impl ConfigPush {
                 Event::ConfigChanged { .. }
                 | Event::NamespaceChanged { .. }
                 | Event::NamingChanged { .. }
+                | Event::NamingSwitched { .. }
                 | Event::FeatureLevelRaised { .. } => {}
             }
         }

@@ -73,7 +73,7 @@ pub struct Services {
     /// The registry.
     discovery: Arc<Discovery>,
     /// What an operator turns while the node runs.
-    switches: arc_swap::ArcSwap<switches::Switches>,
+    board: Arc<switches::Board>,
     freshness: Freshness,
     /// Ends what waits for changes.
     stopping: Shutdown,
@@ -126,6 +126,8 @@ pub struct Parts<'a> {
     pub udp_push: Arc<UdpPush>,
     /// The registry.
     pub discovery: Arc<Discovery>,
+    /// What an operator turns while the node runs.
+    pub board: Arc<switches::Board>,
     /// Given when clients are to go: long polls are then answered at once.
     pub stopping: Shutdown,
     /// The settings in force.
@@ -155,7 +157,7 @@ impl Services {
             naming_push: parts.naming_push,
             udp_push: parts.udp_push,
             discovery: parts.discovery,
-            switches: arc_swap::ArcSwap::default(),
+            board: parts.board,
             freshness: Freshness::default(),
             stopping: parts.stopping,
             clients: std::sync::OnceLock::new(),

@@ -1,11 +1,12 @@
 //! Switches of naming: what an operator turns while a node runs, under the names of Nacos (`SwitchDomain`).
 //!
-//! They live in the memory of one node: a restart forgets them, other nodes do not hear of them. Most are
-//! here so that tools find what they ask for. These have an effect:
+//! They are turned on all nodes, through the log, or on one node alone (`debug=true`): then a restart forgets it,
+//! and so does the next turn of the same entry for all. Most are here so that tools find what they ask for. These
+//! have an effect:
 //!
 //! | entry | effect |
 //! |---|---|
-//! | `check` | `false`: beats that stay away remove nothing on this node |
+//! | `check` | `false`: beats that stay away remove nothing |
 //! | `clientBeatInterval` | told to clients of instances that ask for no interval of their own |
 //! | `defaultInstanceEphemeral` | the kind of an instance whose registration names none |
 //! | `lightBeatEnabled` | `false`: clients send full beats |
@@ -14,12 +15,16 @@
 //! | `pushEnabled`, `pushVersion` | who is told of changes over UDP |
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use super::Services;
+use super::config::unexpected;
+use crate::discovery::Discovery;
 use crate::error::{Error, Result};
+use crate::state::{Command, Event, NAMING_SWITCH_BYTES_MAX, Outcome, Reader};
 
 /// The shortest beat interval that may be asked of clients, ms: all of them would obey.
 const BEAT_INTERVAL_MIN_MS: u64 = 1_000;
@@ -243,23 +248,152 @@ impl Switches {
     }
 }
 
+/// The switches of this node as they are, and how they came to be so.
+#[derive(Debug)]
+pub struct Board {
+    shown: ArcSwap<Switches>,
+    words: Mutex<Words>,
+    /// Obeys some of them.
+    discovery: Arc<Discovery>,
+    state: Arc<Reader>,
+}
+
+/// Values by the names of switches. A name is that of the entry; of those that hold several values (`pushVersion`)
+/// with the part that is meant behind a colon.
+type Values = BTreeMap<Box<str>, Box<str>>;
+
+#[derive(Debug, Default)]
+struct Words {
+    /// What the log says.
+    everywhere: Values,
+    /// What was set on this node alone; counts before the other.
+    here: Values,
+}
+
+impl Words {
+    fn shown(&self) -> Switches {
+        let mut switches = Switches::default();
+        for (name, value) in self.everywhere.iter().chain(&self.here) {
+            let entry = name.split(':').next().unwrap_or_default();
+            if let Err(error) = switches.set(entry, value) {
+                // Of a newer version.
+                tracing::warn!(name = &**name, %error, "a switch of naming means nothing to this version");
+            }
+        }
+        switches
+    }
+}
+
+impl Board {
+    /// The switches as the log has them. Blocks.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn open(state: Arc<Reader>, discovery: Arc<Discovery>) -> Result<Arc<Board>> {
+        let board = Board {
+            shown: ArcSwap::default(),
+            words: Mutex::default(),
+            discovery,
+            state,
+        };
+        board.reload()?;
+        Ok(Arc::new(board))
+    }
+
+    /// The switches as they are.
+    pub fn shown(&self) -> arc_swap::Guard<Arc<Switches>> {
+        self.shown.load()
+    }
+
+    /// Obeys what the log says of switches. Called on the applier's thread, in log order.
+    pub fn on_change(&self, events: &[Event]) {
+        for event in events {
+            match event {
+                Event::NamingSwitched { name, value, .. } => {
+                    let mut words = self.lock();
+                    words.here.remove(name);
+                    words.everywhere.insert(name.clone(), value.clone());
+                    tracing::warn!(
+                        name = &**name,
+                        value = &**value,
+                        "a switch of naming was turned on all nodes"
+                    );
+                    self.show(&words);
+                }
+                Event::Reloaded { .. } => {
+                    if let Err(error) = self.reload() {
+                        tracing::error!(%error, "switches of naming cannot be read: restart this node");
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn reload(&self) -> Result<()> {
+        let read = self.state.naming_switches();
+        let read = read.map_err(|error| Error::Internal(error.to_string()))?;
+        let mut words = self.lock();
+        words.everywhere = read.into_iter().collect();
+        self.show(&words);
+        Ok(())
+    }
+
+    fn set_here(&self, name: Box<str>, value: &str) {
+        tracing::warn!(name = &*name, value, "a switch of naming was turned on this node");
+        let mut words = self.lock();
+        words.here.insert(name, value.into());
+        self.show(&words);
+    }
+
+    /// IMPORTANT: under the lock, so that the newest words are shown last.
+    fn show(&self, words: &Words) {
+        let switches = words.shown();
+        self.discovery.set_expiry(switches.health_check_enabled);
+        self.shown.store(Arc::new(switches));
+    }
+
+    /// Nothing panics while it holds the lock.
+    fn lock(&self) -> MutexGuard<'_, Words> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Services {
     /// The switches as they are.
     pub fn switches(&self) -> arc_swap::Guard<Arc<Switches>> {
-        self.switches.load()
+        self.board.shown()
     }
 
-    /// Turns a switch of this node.
+    /// Turns a switch, on all nodes or on this one alone.
     ///
     /// # Errors
-    /// No such entry, or a value it cannot have; nothing is changed.
-    pub fn set_switch(&self, entry: &str, value: &str) -> Result<()> {
-        let mut switches = Switches::clone(&self.switches.load());
-        switches.set(entry, value)?;
-        tracing::warn!(entry, value, "a switch of naming was turned on this node");
-        self.discovery.set_expiry(switches.health_check_enabled);
-        self.switches.store(Arc::new(switches));
-        Ok(())
+    /// No such entry, or a value it cannot have; on all nodes as any write. Nothing is changed.
+    pub async fn set_switch(&self, entry: &str, value: &str, here: bool) -> Result<()> {
+        Switches::default().set(entry, value)?;
+        if value.len() > NAMING_SWITCH_BYTES_MAX {
+            return Err(Error::Invalid(format!(
+                "the value of {entry} is longer than {NAMING_SWITCH_BYTES_MAX} bytes"
+            )));
+        }
+        let name = name_of(entry, value);
+        if here {
+            self.board.set_here(name, value);
+            return Ok(());
+        }
+        let value = value.into();
+        match self.propose(Command::NamingSwitchPut { name, value }).await? {
+            Outcome::NamingDone => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+}
+
+/// Under which name a value is kept.
+fn name_of(entry: &str, value: &str) -> Box<str> {
+    match value.split_once(':') {
+        Some((sdk, _)) if entry == "pushVersion" => format!("{entry}:{sdk}").into(),
+        _ => entry.into(),
     }
 }
 
@@ -405,6 +539,27 @@ mod tests {
         assert_eq!(switches, before);
         assert_eq!(switches.set("overriddenServerStatus", "NULL"), Ok(()));
         assert_eq!(switches.overridden_server_status, None);
+    }
+
+    #[test]
+    fn what_was_set_here_counts_before_what_the_log_says() {
+        let mut words = Words::default();
+        let values = [
+            ("check", "false"),
+            ("clientBeatInterval", "7000"),
+            ("pushVersion", "go:1.2.3"),
+            ("pushVersion", "java:2.0.0"),
+        ];
+        for (entry, value) in values {
+            words.everywhere.insert(name_of(entry, value), value.into());
+        }
+        words.here.insert("clientBeatInterval".into(), "9000".into());
+        words.everywhere.insert("ofANewerVersion".into(), "1".into());
+        let shown = words.shown();
+        assert!(!shown.health_check_enabled);
+        assert_eq!(shown.client_beat_interval, 9_000);
+        let versions = [Sdk::Go, Sdk::Java, Sdk::C].map(|sdk| shown.push_version(sdk));
+        assert_eq!(versions, ["1.2.3", "2.0.0", "1.0.12"]);
     }
 
     #[test]

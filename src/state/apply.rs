@@ -299,7 +299,8 @@ impl State {
             | Command::NamingServiceRemove(_)
             | Command::NamingClusterPut { .. }
             | Command::NamingOverridePut { .. }
-            | Command::NamingSweep { .. } => self.execute_naming(pending, command, index),
+            | Command::NamingSweep { .. }
+            | Command::NamingSwitchPut { .. } => self.execute_naming(pending, command, index),
         }
     }
 

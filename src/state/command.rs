@@ -32,6 +32,8 @@ pub const REMOVE_BATCH_MAX: usize = 4_096;
 /// Instances, services or results of checks that one command of naming may name. Each is read from the
 /// tables: about 5 ms together.
 pub const NAMING_BATCH_MAX: usize = 1_024;
+/// Bytes of the value of a switch of naming.
+pub const NAMING_SWITCH_BYTES_MAX: usize = 16 << 10;
 
 /// A change of the replicated state.
 ///
@@ -131,6 +133,13 @@ pub enum Command {
         /// Instances that have been gone for long enough, and had something set.
         overrides: Vec<(ServiceKey, Endpoint, Index)>,
     },
+    /// Turns a switch of naming on all nodes. What it means is for them to know.
+    NamingSwitchPut {
+        /// Its name.
+        name: Box<str>,
+        /// Its value, at most [`NAMING_SWITCH_BYTES_MAX`].
+        value: Box<str>,
+    },
 }
 
 /// A command with what came around it.
@@ -200,7 +209,8 @@ impl Command {
             | Command::NamingServiceCreate { .. }
             | Command::NamingServicePut { .. }
             | Command::NamingClusterPut { .. }
-            | Command::NamingOverridePut { .. } => false,
+            | Command::NamingOverridePut { .. }
+            | Command::NamingSwitchPut { .. } => false,
         }
     }
 
@@ -254,7 +264,8 @@ impl Command {
             | Command::NamingServiceRemove(_)
             | Command::NamingClusterPut { .. }
             | Command::NamingOverridePut { .. }
-            | Command::NamingSweep { .. } => self.naming_to_wire(),
+            | Command::NamingSweep { .. }
+            | Command::NamingSwitchPut { .. } => self.naming_to_wire(),
         }
     }
 

@@ -34,6 +34,15 @@ pub enum Event {
         /// The log index of the change.
         index: Index,
     },
+    /// A switch of naming was turned on all nodes.
+    NamingSwitched {
+        /// Its name.
+        name: Box<str>,
+        /// What it is from now on.
+        value: Box<str>,
+        /// The log index of the change.
+        index: Index,
+    },
     /// The cluster allows the commands of this feature level.
     FeatureLevelRaised {
         /// The level.

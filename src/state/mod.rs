@@ -47,7 +47,8 @@ use storage::{Snapshots, StorageError, Tables};
 
 pub use apply::{Applied, AppliedRange, ApplyFault};
 pub use command::{
-    COMMAND_LEVEL, Command, CommandError, ENVELOPE_VERSION, Envelope, NAMING_BATCH_MAX, REMOVE_BATCH_MAX,
+    COMMAND_LEVEL, Command, CommandError, ENVELOPE_VERSION, Envelope, NAMING_BATCH_MAX,
+    NAMING_SWITCH_BYTES_MAX, REMOVE_BATCH_MAX,
 };
 pub use dedup::WINDOW as SESSION_WINDOW;
 pub use event::Event;

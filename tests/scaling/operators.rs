@@ -204,3 +204,51 @@ async fn any_node_tells_what_clients_hold() {
     );
     cluster.stop().await;
 }
+
+/// A switch that is turned anywhere is turned everywhere, and stays so over a restart; one that is turned for one
+/// node is forgotten with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn switches_are_turned_on_all_nodes_or_on_one() {
+    let mut cluster = Cluster::of(3, Tuning::default()).await;
+    let http = cluster.http();
+    let switches = "/v1/ns/operator/switches";
+    let turn = async |node: SocketAddr, entry: &str, value: &str, more: &str| {
+        let target = format!("{switches}?entry={entry}&value={value}{more}");
+        assert_eq!(
+            call(node, "PUT", &target).await,
+            (200, "ok".to_owned()),
+            "{target}"
+        );
+    };
+    turn(http[1], "clientBeatInterval", "7000", "").await;
+    turn(http[1], "check", "false", "").await;
+    turn(http[2], "defaultInstanceEphemeral", "false", "&debug=true").await;
+    let is = |interval: u64, here: bool| {
+        move |told: &Value| {
+            told["clientBeatInterval"] == interval
+                && told["healthCheckEnabled"] == false
+                && told["defaultInstanceEphemeral"] == here
+        }
+    };
+    for (node, here) in http.iter().zip([true, true, false]) {
+        becomes(*node, switches, is(7_000, here)).await;
+    }
+    turn(http[0], "clientBeatInterval", "8000", "&debug=true").await;
+    turn(http[2], "clientBeatInterval", "6000", "").await;
+    for (node, here) in http.iter().zip([true, true, false]) {
+        becomes(*node, switches, is(6_000, here)).await;
+    }
+    let stopped = cluster.take(3).halt().await;
+    let back = stopped.try_start().await.expect("it starts");
+    let address = back.server().http_address();
+    cluster.add(back);
+    becomes_ready(address).await;
+    becomes(address, switches, is(6_000, true)).await;
+    cluster.stop().await;
+}
+
+async fn becomes_ready(address: SocketAddr) {
+    while call(address, "GET", "/v1/ns/operator/metrics").await.0 == 503 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

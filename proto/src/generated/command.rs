@@ -14,7 +14,7 @@ pub struct Envelope {
     /// The command. A kind that a node does not know makes it stop applying.
     #[prost(
         oneof = "envelope::Command",
-        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33"
+        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34"
     )]
     pub command: ::core::option::Option<envelope::Command>,
 }
@@ -77,7 +77,20 @@ pub mod envelope {
         /// Removes what belongs to nothing any more.
         #[prost(message, tag = "33")]
         NamingSweep(super::NamingSweep),
+        /// Turns a switch of naming on all nodes.
+        #[prost(message, tag = "34")]
+        NamingSwitchPut(super::NamingSwitchPut),
     }
+}
+/// See Envelope.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamingSwitchPut {
+    /// Name of the switch, as src/service/switches.rs knows it.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Its value, as it was given; at most 16 KiB.
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
 }
 /// Who proposed a command; the same id is never applied twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

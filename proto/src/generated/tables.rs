@@ -271,6 +271,13 @@ pub struct LevelRow {
     #[prost(uint32, tag = "1")]
     pub level: u32,
 }
+/// A switch of naming that was turned on all nodes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NamingSwitchRow {
+    /// As it was given.
+    #[prost(string, tag = "1")]
+    pub value: ::prost::alloc::string::String,
+}
 /// What a history row tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

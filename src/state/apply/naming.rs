@@ -106,6 +106,18 @@ impl State {
                 self.remove_instance(pending, service, endpoint, index)
             }
             Command::NamingHealth(results) => self.set_health(pending, results, index),
+            Command::NamingSwitchPut { name, value } => {
+                pending.write(
+                    rows::SWITCHES,
+                    name.as_bytes().to_vec(),
+                    Some(rows::switch(&value)),
+                );
+                pending
+                    .done
+                    .events
+                    .push(Event::NamingSwitched { name, value, index });
+                Ok(Outcome::NamingDone)
+            }
             Command::NamingServiceCreate { service, set } => {
                 if self.has_instances(pending, &service)? || self.service(pending, &service)?.is_some() {
                     return Ok(Outcome::NamingRefused(Refusal::Exists));

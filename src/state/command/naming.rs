@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proto::command as wire;
 use raft::Index;
 
-use super::{Command, CommandError, NAMING_BATCH_MAX};
+use super::{Command, CommandError, NAMING_BATCH_MAX, NAMING_SWITCH_BYTES_MAX};
 use crate::model::{Endpoint, NamespaceId, ServiceKey};
 use crate::naming::{
     ClusterMetadata, Instance, Metadata, MetadataPatch, OverridePatch, Persistent, ServiceMetadata,
@@ -70,6 +70,10 @@ impl Command {
             Command::NamingSweep { services, overrides } => {
                 Wire::NamingSweep(sweep_to_wire(services, overrides))
             }
+            Command::NamingSwitchPut { name, value } => Wire::NamingSwitchPut(wire::NamingSwitchPut {
+                name: name.to_string(),
+                value: value.to_string(),
+            }),
             _ => unreachable!("not a command of naming"),
         }
     }
@@ -113,6 +117,13 @@ impl Command {
                     let service = service_key_from_wire(one.service)?;
                     Ok((service, endpoint_from_wire(one.endpoint)?, Index(one.index)))
                 })?,
+            },
+            Wire::NamingSwitchPut(put) if put.value.len() > NAMING_SWITCH_BYTES_MAX => {
+                return Err(CommandError::Malformed("the value of a switch is too long"));
+            }
+            Wire::NamingSwitchPut(put) => Command::NamingSwitchPut {
+                name: storable(&put.name)?.into(),
+                value: put.value.into(),
             },
             _ => return Err(CommandError::Kind),
         })

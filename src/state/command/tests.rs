@@ -198,6 +198,13 @@ fn of_naming() -> Vec<(&'static str, Command)> {
                 overrides: vec![(service, endpoint, Index(9))],
             },
         ),
+        (
+            "naming-switch-put",
+            Command::NamingSwitchPut {
+                name: "check".into(),
+                value: "false".into(),
+            },
+        ),
     ]
 }
 
@@ -430,6 +437,12 @@ fn impossible_values_of_naming_are_malformed() {
         endpoints: vec![endpoint; NAMING_BATCH_MAX + 1],
         ..wire::NamingOverridePut::default()
     }));
+    for (name, bytes) in [("", 1), ("a\0", 1), ("check", NAMING_SWITCH_BYTES_MAX + 1)] {
+        impossible.push(Wire::NamingSwitchPut(wire::NamingSwitchPut {
+            name: name.to_owned(),
+            value: "v".repeat(bytes),
+        }));
+    }
     impossible.push(Wire::NamingServicePut(wire::NamingServicePut {
         service: Some(service),
         settings: Some(wire::ServiceSettings {

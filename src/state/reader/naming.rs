@@ -99,6 +99,19 @@ impl Reader {
         self.whole(tables.applied().id.index)
     }
 
+    /// Switches that were turned on all nodes, by their names, with their values.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn naming_switches(&self) -> Result<Vec<rows::NamingSwitch>, ReadError> {
+        let mut found = Vec::new();
+        for row in self.tables()?.scan(rows::SWITCHES, &[]) {
+            let (key, row) = row?;
+            found.push(rows::read_switch(&key, row)?);
+        }
+        self.whole(found)
+    }
+
     /// Services with settings, and the log index of the newest change to each.
     ///
     /// # Errors

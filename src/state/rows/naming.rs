@@ -18,11 +18,13 @@ pub(in crate::state) const SERVICES: Table = Table(11);
 pub(in crate::state) const CLUSTERS: Table = Table(12);
 pub(in crate::state) const INSTANCES: Table = Table(13);
 pub(in crate::state) const OVERRIDES: Table = Table(14);
+pub(in crate::state) const SWITCHES: Table = Table(15);
 
 const IN_SERVICES: &str = "naming services";
 const IN_CLUSTERS: &str = "naming clusters";
 const IN_INSTANCES: &str = "naming instances";
 const IN_OVERRIDES: &str = "naming overrides";
+const IN_SWITCHES: &str = "naming switches";
 
 /// What the keys of everything that belongs to a service begin with: no other service's do.
 pub(in crate::state) fn parts_key(service: &ServiceKey) -> Vec<u8> {
@@ -141,6 +143,23 @@ pub(in crate::state) fn instance_override(set: &InstanceOverride, changed: Index
         changed_index: changed.0,
     };
     row.encode_to_vec().into()
+}
+
+/// A switch of naming: its name and its value.
+pub type NamingSwitch = (Box<str>, Box<str>);
+
+/// The value of a switch; its key is its name.
+pub(in crate::state) fn switch(value: &str) -> Bytes {
+    let row = wire::NamingSwitchRow {
+        value: value.to_owned(),
+    };
+    row.encode_to_vec().into()
+}
+
+pub(in crate::state) fn read_switch(key: &[u8], row: Bytes) -> Result<NamingSwitch, RowError> {
+    let name = std::str::from_utf8(key).map_err(row_error(IN_SWITCHES))?;
+    let row = wire::NamingSwitchRow::decode(row).map_err(row_error(IN_SWITCHES))?;
+    Ok((name.into(), row.value.into()))
 }
 
 pub(in crate::state) fn read_instance_override(row: Bytes) -> Result<(InstanceOverride, Index), RowError> {

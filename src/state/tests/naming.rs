@@ -76,7 +76,7 @@ fn some_patch(random: &mut Random) -> OverridePatch {
 /// Draws a command over few names, so that they meet. `index` is about where the log stands.
 pub(super) fn command(random: &mut Random, index: Index) -> Command {
     let seen = |random: &mut Random| Index(index.0.saturating_sub(random.below(30)));
-    match random.below(14) {
+    match random.below(15) {
         0..=3 => Command::NamingInstancePut {
             service: some_service(random),
             endpoint: some_endpoint(random),
@@ -111,6 +111,10 @@ pub(super) fn command(random: &mut Random, index: Index) -> Command {
             },
             ephemeral: random.once_in(2),
         },
+        13 => Command::NamingSwitchPut {
+            name: random.word(&["check", "distro"]).into(),
+            value: random.word(&["true", "false", ""]).into(),
+        },
         11..=12 => Command::NamingOverridePut {
             service: some_service(random),
             endpoints: (0..random.below(3)).map(|_| some_endpoint(random)).collect(),
@@ -134,6 +138,7 @@ struct Model {
     clusters: BTreeMap<(ServiceKey, Arc<str>), ClusterMetadata>,
     instances: BTreeMap<(ServiceKey, Endpoint), Persistent>,
     overrides: BTreeMap<(ServiceKey, Endpoint), (InstanceOverride, Index)>,
+    switches: BTreeMap<Box<str>, Box<str>>,
 }
 
 impl Model {
@@ -251,6 +256,9 @@ impl Model {
                     }
                 }
                 return Outcome::NamingChanged(changed);
+            }
+            Command::NamingSwitchPut { name, value } => {
+                self.switches.insert(name, value);
             }
             other => panic!("not of naming: {other:?}"),
         }

@@ -12,7 +12,7 @@ use rnacos::state::{Command, NAMING_BATCH_MAX};
 use crate::input::Input;
 
 /// Kinds of commands that [`command`] makes.
-pub(super) const KINDS: usize = 9;
+pub(super) const KINDS: usize = 10;
 
 /// A service that a command names, and what of it.
 #[derive(Debug)]
@@ -140,6 +140,10 @@ pub(super) fn command(kind: usize, input: &mut Input<'_>) -> Command {
                     _ => MetadataPatch::Remove((0..input.below(4)).map(|_| input.text().into()).collect()),
                 },
             },
+        },
+        8 => Command::NamingSwitchPut {
+            name: input.text().into(),
+            value: input.text().into(),
         },
         _ => Command::NamingSweep {
             services: (0..input.below(4))

@@ -8,7 +8,7 @@ use super::super::super::form::Params;
 use super::super::super::reply::{self, JSON};
 use super::super::super::request::Request;
 use super::super::super::routes::Answer;
-use super::{Done, flag_of, ok};
+use super::{Done, flag_of, ok, once_done};
 use crate::error::{Error, Result};
 use crate::service::Services;
 use crate::service::nodes::Node;
@@ -30,7 +30,7 @@ pub(in crate::http) fn switches(services: &Arc<Services>, _request: &Request) ->
     Ok(Answer::Ready(reply::json(JSON, &**services.switches())))
 }
 
-/// PUT `/switches`: turns one, on this node.
+/// PUT `/switches`: turns one, on all nodes or (`debug=true`) on this one.
 pub(in crate::http) fn set_switch(services: &Arc<Services>, request: &Request) -> Result<Answer> {
     set_switch_as(services, request, ok)
 }
@@ -42,8 +42,12 @@ pub(in crate::http) fn set_switch_as(
 ) -> Result<Answer> {
     let params = request.params()?;
     let (entry, value) = (bound(&params, "entry")?, bound(&params, "value")?);
-    services.set_switch(entry, value)?;
-    Ok(Answer::Ready(done()))
+    let (entry, value) = (entry.to_owned(), value.to_owned());
+    let here = flag_of(&params, &["debug"]).unwrap_or(false);
+    let services = Arc::clone(services);
+    Ok(once_done(done, async move {
+        services.set_switch(&entry, &value, here).await
+    }))
 }
 
 fn bound<'a>(params: &'a Params<'_>, name: &'static str) -> Result<&'a str> {
