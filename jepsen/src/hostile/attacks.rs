@@ -26,6 +26,10 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack("too large", true),
     attack("gzip bombs", true),
     attack("a stranger as peer", true),
+    attack("large instances", false),
+    attack("large batches", false),
+    attack("subscriptions", false),
+    attack("patterns", false),
 ];
 
 /// One kind of attack.
@@ -56,11 +60,11 @@ pub(super) struct Stage {
 const REST: Duration = Duration::from_millis(50);
 
 impl Stage {
-    fn goes_on(&self) -> bool {
+    pub(super) fn goes_on(&self) -> bool {
         Instant::now() < self.until
     }
 
-    fn count(&self, more: u64) {
+    pub(super) fn count(&self, more: u64) {
         self.done.fetch_add(more, Ordering::Relaxed);
     }
 
@@ -80,6 +84,10 @@ impl Stage {
                 "silent connections" => self.silent().await,
                 "too large" => self.too_large().await,
                 "gzip bombs" => self.bombs().await,
+                "large instances" => self.large_instances(&mut dice).await,
+                "large batches" => self.large_batches().await,
+                "subscriptions" => self.subscribe(&mut dice).await,
+                "patterns" => self.patterns(&mut dice).await,
                 _ => self.pose_as_peer(&mut dice).await,
             };
             sleep(REST).await;
@@ -258,7 +266,7 @@ impl Stage {
         let mut raw = Raw::registered(self.from, self.to, true).await?;
         let long = "x".repeat(64 << 10);
         for _ in 0..20 {
-            // Eleven megabytes are announced; ten lists of nothing; a head of 64 KiB; a stream's 2 MiB.
+            // Eleven megabytes are announced; ten lists of nothing; a head of 64 KiB; a stream's eleven.
             raw.ask(&[0, 0, 0xb0, 0, 0, 1, 2, 3], &[]).await?;
             let many = [
                 br#"{"configListenContexts":["#.as_slice(),
@@ -276,7 +284,7 @@ impl Stage {
             self.count(4);
             sleep(Duration::from_millis(20)).await;
         }
-        raw.send(&data(1, &[0, 0, 0x20, 0, 0, 1], false)).await
+        raw.send(&data(1, &[0, 0, 0xb0, 0, 0, 1], false)).await
     }
 
     async fn bombs(&self) -> io::Result<()> {

@@ -18,9 +18,9 @@ use crate::api::{Client, GROUP, md5_hex};
 use crate::verdict::Durations;
 
 /// SDKs give a request up after this.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two rounds of a client.
-const PACE: Duration = Duration::from_millis(20);
+pub(super) const PACE: Duration = Duration::from_millis(20);
 
 /// What a client has found.
 #[derive(Debug, Default)]
@@ -43,11 +43,11 @@ impl Diary {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn goes_on(&self) -> bool {
+    pub(super) fn goes_on(&self) -> bool {
         !self.ends.load(Ordering::Relaxed)
     }
 
-    fn took(&self, since: Instant) {
+    pub(super) fn took(&self, since: Instant) {
         let took = since.elapsed();
         let mut found = self.found();
         match self.under_attack.load(Ordering::Relaxed) {
@@ -56,7 +56,7 @@ impl Diary {
         }
     }
 
-    fn complain(&self, what: String) {
+    pub(super) fn complain(&self, what: String) {
         self.found().errors.push(what);
     }
 }

@@ -24,6 +24,7 @@ use honest::Diary;
 
 mod attacks;
 mod honest;
+mod naming;
 mod wire;
 
 /// What is done, and what is demanded.
@@ -82,13 +83,14 @@ pub async fn run(server: &Path, scratch: &Scratch, plan: &Plan) -> anyhow::Resul
         "a config of {LARGE_BYTES} bytes: {published:?}"
     );
 
-    let diaries = ["gRPC", "listeners", "HTTP"].map(|name| (name, Arc::new(Diary::default())));
+    let diaries = ["gRPC", "listeners", "HTTP", "registry"].map(|name| (name, Arc::new(Diary::default())));
     let mut clients = JoinSet::new();
     for number in 0..3 {
         let key = |kind: &str| format!("{kind}-{number}");
         clients.spawn(honest::over_grpc(http, key("grpc"), diaries[0].1.clone()));
         clients.spawn(honest::listening(http, key("listened"), diaries[1].1.clone()));
         clients.spawn(honest::over_http(http, key("http"), diaries[2].1.clone()));
+        clients.spawn(naming::over_naming(http, key("registered"), diaries[3].1.clone()));
     }
     sleep(QUIET).await;
     let mut memory = Memory::default();
@@ -126,7 +128,7 @@ pub async fn run(server: &Path, scratch: &Scratch, plan: &Plan) -> anyhow::Resul
     Ok(report)
 }
 
-fn under_attack(diaries: &[(&str, Arc<Diary>); 3], is: bool) {
+fn under_attack(diaries: &[(&str, Arc<Diary>)], is: bool) {
     let diaries = diaries.iter();
     diaries.for_each(|(_, diary)| diary.under_attack.store(is, Ordering::Relaxed));
 }
