@@ -146,7 +146,7 @@ pub(in crate::state) fn instance_override(set: &InstanceOverride, changed: Index
 }
 
 /// A switch of naming: its name and its value.
-pub type NamingSwitch = (Box<str>, Box<str>);
+pub(in crate::state) type NamingSwitch = (Box<str>, Box<str>);
 
 /// The value of a switch; its key is its name.
 pub(in crate::state) fn switch(value: &str) -> Bytes {
