@@ -595,7 +595,12 @@ fn execute(registry: &mut Registry, now_ms: u64, act: Act, above: Stamp) -> Done
             Done::Yes
         }
         // Nothing beats for what the log keeps. (A light beat is not found, as recorded.)
-        What::Beat { full: Some(_) } if registry.kind(&service) == Some(Kind::Persistent) => {
+        What::Beat { full: Some(_) }
+            if registry.kind(&service) == Some(Kind::Persistent)
+                && registry
+                    .instance(&service, &endpoint)
+                    .is_none_or(|seen| !seen.ephemeral) =>
+        {
             Done::WrongKind(Kind::Persistent)
         }
         What::Beat { full } => {

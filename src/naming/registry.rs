@@ -193,7 +193,7 @@ impl Registry {
         (instance, healthy): (Instance, bool),
         above: Stamp,
     ) -> Result<(), WrongKind> {
-        self.expect_kind(service, Kind::Ephemeral)?;
+        self.expect_ephemeral(service, std::iter::once(endpoint))?;
         self.register_checked(now_ms, owner, service, endpoint, (instance, healthy), above);
         Ok(())
     }
@@ -237,7 +237,7 @@ impl Registry {
         service: &ServiceKey,
         set: Vec<(Endpoint, Instance, bool)>,
     ) -> Result<(), WrongKind> {
-        self.expect_kind(service, Kind::Ephemeral)?;
+        self.expect_ephemeral(service, set.iter().map(|(endpoint, ..)| endpoint))?;
         let mut gone = self.kept_by(connection, service);
         if !gone.is_empty() {
             let kept: BTreeSet<&Endpoint> = set.iter().map(|(endpoint, _, _)| endpoint).collect();

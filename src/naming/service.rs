@@ -91,6 +91,8 @@ pub(super) struct Service {
     pub(super) entries: BTreeMap<Endpoint, Entry>,
     /// Entries that readers may see: neither tombstones alone nor nothing.
     pub(super) live: usize,
+    /// Entries that stand in the replicated state.
+    pub(super) persistent: usize,
     pub(super) overlay: Overlay,
     /// Since when nothing is registered, monotonic ms; `None` while something is.
     pub(super) empty_since: Option<u64>,
@@ -105,6 +107,7 @@ impl Service {
             is_restamped: false,
             entries: BTreeMap::new(),
             live: 0,
+            persistent: 0,
             overlay: Overlay::default(),
             empty_since: Some(now_ms),
         }
@@ -113,10 +116,13 @@ impl Service {
     /// Changes what is said about an endpoint; says whether readers see a difference.
     pub(super) fn edit(&mut self, endpoint: &Endpoint, now_ms: u64, edit: impl FnOnce(&mut Entry)) -> bool {
         let Service { entries, overlay, .. } = self;
+        let (stood, stands);
         let (before, after) = match entries.get_mut(endpoint) {
             Some(entry) => {
                 let before = seen_of(overlay, endpoint, entry);
+                stood = entry.persistent.is_some();
                 edit(entry);
+                stands = entry.persistent.is_some();
                 let after = seen_of(overlay, endpoint, entry);
                 if entry.is_empty() {
                     entries.remove(endpoint);
@@ -126,6 +132,7 @@ impl Service {
             None => {
                 let mut entry = Entry::default();
                 edit(&mut entry);
+                (stood, stands) = (false, entry.persistent.is_some());
                 let after = seen_of(overlay, endpoint, &entry);
                 if !entry.is_empty() {
                     entries.insert(endpoint.clone(), entry);
@@ -133,6 +140,7 @@ impl Service {
                 (None, after)
             }
         };
+        self.persistent = self.persistent + usize::from(stands) - usize::from(stood);
         self.live = self.live + usize::from(after.is_some()) - usize::from(before.is_some());
         self.empty_since = (self.live == 0).then(|| self.empty_since.unwrap_or(now_ms));
         before != after
@@ -148,13 +156,11 @@ impl Service {
         seen_of(&self.overlay, endpoint, self.entries.get(endpoint)?)
     }
 
-    /// True if instances are kept alive by their clients, by the first one that is seen; `None` without any.
+    /// True if its instances are kept alive by their clients; `None` without any. See [`Registry::kind`].
+    ///
+    /// [`Registry::kind`]: super::registry::Registry::kind
     pub(super) fn holds_ephemeral(&self) -> Option<bool> {
-        let mut entries = self.entries.values();
-        entries.find_map(|entry| match (entry.winner(), &entry.persistent) {
-            (Some(winner), _) if winner.is_live() => Some(true),
-            (_, persistent) => persistent.is_some().then_some(false),
-        })
+        (self.live > 0).then_some(self.persistent == 0)
     }
 
     /// Instances that are there, with what readers see of them.

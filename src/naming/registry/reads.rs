@@ -105,6 +105,11 @@ impl Registry {
     }
 
     /// The kind of instances a service holds; `None` while it may take either.
+    ///
+    /// A registration is checked by what its node knows, so a service may get both kinds at the same moment on two
+    /// nodes, or on two sides of a cut. What the log says then counts, on every node alike: the service is
+    /// persistent. Ephemeral instances that are there are shown, and stay as long as their clients keep them; no
+    /// others come.
     pub fn kind(&self, service: &ServiceKey) -> Option<Kind> {
         let service = self.services.get(service)?;
         let ephemeral = match service.holds_ephemeral() {

@@ -24,11 +24,21 @@ impl Registry {
         self.entry(service, endpoint)?.record(self.me, owner)
     }
 
-    pub(super) fn expect_kind(&self, service: &ServiceKey, kind: Kind) -> Result<(), WrongKind> {
+    /// A service that holds persistent instances takes no ephemeral ones, but what is there already: both kinds may
+    /// have been registered at the same moment on two nodes ([`Registry::kind`]).
+    pub(super) fn expect_ephemeral<'a>(
+        &self,
+        service: &ServiceKey,
+        mut endpoints: impl Iterator<Item = &'a Endpoint>,
+    ) -> Result<(), WrongKind> {
+        let is_there = |endpoint: &Endpoint| {
+            let seen = self.instance(service, endpoint);
+            seen.is_some_and(|seen| seen.ephemeral)
+        };
         match self.kind(service) {
-            Some(holds) if holds != kind => Err(WrongKind {
+            Some(Kind::Persistent) if !endpoints.all(is_there) => Err(WrongKind {
                 service: service.clone(),
-                holds,
+                holds: Kind::Persistent,
             }),
             _ => Ok(()),
         }
