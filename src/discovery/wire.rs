@@ -65,15 +65,22 @@ pub fn encode_message(message: &Message) -> Bytes {
         }),
         Message::Alive { clock } => Wire::Alive(pb::Alive { clock: clock.0 }),
         Message::Tell => Wire::Tell(pb::Tell {}),
-        Message::Ask { origin, buckets } => Wire::Ask(pb::Ask {
+        Message::Ask {
+            origin,
+            buckets,
+            after,
+        } => Wire::Ask(pb::Ask {
             origin: some_origin(*origin),
             buckets: buckets.iter().map(|bucket| *bucket as u32).collect(),
+            after: after.as_ref().map(name_to_wire),
         }),
         Message::Bucket(bucket) => Wire::Bucket(pb::Bucket {
             origin: some_origin(bucket.origin),
             bucket: bucket.bucket as u32,
             through: bucket.through.0,
             services: deltas_to_wire(&bucket.deltas),
+            after: bucket.after.as_ref().map(name_to_wire),
+            more: bucket.more,
         }),
         Message::Stamps(stamps) => Wire::Stamps(pb::Stamps {
             stamps: stamps.iter().map(stamp_to_wire).collect(),
@@ -124,11 +131,14 @@ pub fn decode_message(frame: Bytes) -> Result<Option<Message>, WireError> {
         Wire::Ask(ask) => Message::Ask {
             origin: origin(ask.origin)?,
             buckets: buckets(ask.buckets)?,
+            after: ask.after.map(name).transpose()?,
         },
         Wire::Bucket(all) => Message::Bucket(Bucket {
             origin: origin(all.origin)?,
             bucket: bucket(all.bucket)?,
             through: Revision(all.through),
+            after: all.after.map(name).transpose()?,
+            more: all.more,
             deltas: deltas(all.services)?,
         }),
         Wire::Stamps(all) => {
@@ -292,10 +302,7 @@ fn delta_to_wire(delta: &Delta) -> pb::Delta {
         ip: (&*endpoint.ip).into(),
         port: endpoint.port.into(),
         cluster: (&*endpoint.cluster).into(),
-        connection: match owner {
-            Owner::Beats => String::new(),
-            Owner::Connection(id) => id.to_string(),
-        },
+        connection: connection_of(owner),
         revision: delta.revision.0,
         stamp: delta
             .written
@@ -320,11 +327,41 @@ fn deltas(services: Vec<pb::Deltas>) -> Result<Vec<Delta>, WireError> {
     Ok(all)
 }
 
-fn delta_of_wire(service: &ServiceKey, service_stamp: Stamp, delta: pb::Delta) -> Result<Delta, WireError> {
-    let owner = match &*delta.connection {
+fn name_to_wire(key: &RecordKey) -> pb::RecordName {
+    pb::RecordName {
+        service: Some(service_to_wire(&key.service)),
+        ip: (&*key.endpoint.ip).into(),
+        port: key.endpoint.port.into(),
+        cluster: (&*key.endpoint.cluster).into(),
+        connection: connection_of(&key.owner),
+    }
+}
+
+fn name(name: pb::RecordName) -> Result<RecordKey, WireError> {
+    Ok(RecordKey {
+        service: service(name.service)?,
+        endpoint: endpoint(&name.ip, name.port, &name.cluster)?,
+        owner: owner(&name.connection),
+    })
+}
+
+/// Empty for what beats keep alive.
+fn connection_of(owner: &Owner) -> String {
+    match owner {
+        Owner::Beats => String::new(),
+        Owner::Connection(id) => id.to_string(),
+    }
+}
+
+fn owner(connection: &str) -> Owner {
+    match connection {
         "" => Owner::Beats,
         id => Owner::Connection(id.into()),
-    };
+    }
+}
+
+fn delta_of_wire(service: &ServiceKey, service_stamp: Stamp, delta: pb::Delta) -> Result<Delta, WireError> {
+    let owner = owner(&delta.connection);
     let body = match delta.written {
         None => None,
         Some(pb::delta::Written::Live(live)) => {

@@ -1,7 +1,7 @@
 //! What nodes say to each other about naming.
 
 use crate::model::ServiceKey;
-use crate::naming::{BUCKETS, Batch, Bucket, Origin, Revision, Stamp};
+use crate::naming::{BUCKETS, Batch, Bucket, Origin, RecordKey, Revision, Stamp};
 
 /// What a node holds of an origin.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,8 +72,10 @@ pub enum Message {
         origin: Origin,
         /// Which.
         buckets: Vec<usize>,
+        /// What stands behind this record, of the only bucket that is asked for; `None`: from the first one on.
+        after: Option<RecordKey>,
     },
-    /// The answer, a bucket at a time.
+    /// The answer, a page of a bucket at a time: the next one is to be asked for.
     Bucket(Bucket),
     /// Stamps of services that the sender shows in another way than before.
     Stamps(Vec<(ServiceKey, Stamp)>),

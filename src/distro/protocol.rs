@@ -1,32 +1,26 @@
 //! The protocol between nodes, as a plain value.
 
+mod fetch;
+mod stamps;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::ServiceKey;
 use crate::naming::bugs::{Bug, has};
-use crate::naming::{BUCKETS, Batch, Bucket, Digest, Dropped, Origin, Refused, Registry, Revision};
+use crate::naming::{BUCKETS, Batch, Digest, Dropped, Origin, RecordKey, Refused, Registry, Revision};
 
 use super::message::{Heard, Lacks, Message};
+use fetch::Pull;
+use stamps::Stamps;
 
 /// Changes of one batch.
 const BATCH_COUNT: usize = 256;
 /// Batches on their way to a peer that it has not confirmed.
 const BATCHES_IN_FLIGHT: usize = 4;
-/// Buckets asked for at a time; the answers of one question fit into the peer's queue.
-const BUCKETS_PER_ASK: usize = 16;
 /// Records of buckets that are told at a time, before the bucket is looked at in which this was reached: some 2 µs
 /// each.
 const TOLD_COUNT: usize = 2_000;
 /// Buckets that a peer has asked for and not been told yet. Beyond it they are told at once.
 const ASKED_MAX: usize = 16 * BUCKETS;
-/// Stamps of one message.
-const STAMPS_COUNT: usize = 1_024;
-/// How often stamps are told, ms: one that changes all the time is told once.
-const STAMPS_MS: u64 = 1_000;
-/// What was told on a stream has arrived after so long, or the stream has ended, ms.
-const ARRIVED_MS: u64 = 3 * SILENT_MS;
-/// Stamps told at a time of those that changed while somebody was away.
-const STAMPS_AGAIN: usize = 8 * STAMPS_COUNT;
 /// How often digests are told, ms.
 const VERIFY_MS: u64 = 5_000;
 /// How often an idle stream shows that it lives, ms.
@@ -86,19 +80,8 @@ struct Peer {
     /// Which other origins it holds, and whether it hears them itself.
     hears: BTreeMap<Origin, bool>,
     pulls: BTreeMap<Origin, Pull>,
-    /// Buckets that it has asked for and not been told yet.
-    asks: BTreeSet<(Origin, usize)>,
-}
-
-/// Buckets that are being fetched from a peer.
-#[derive(Debug)]
-struct Pull {
-    /// Not yet asked for.
-    to_ask: BTreeSet<usize>,
-    /// Asked for.
-    asked: BTreeSet<usize>,
-    /// The least that any of them goes through to.
-    through: Revision,
+    /// Buckets that it has asked for and not been told yet, and behind which record of them.
+    asks: BTreeMap<(Origin, usize), Option<RecordKey>>,
 }
 
 impl Peer {
@@ -126,14 +109,7 @@ pub struct Distro {
     /// Who shared responsibility when it was looked at last.
     lived: BTreeSet<u64>,
     verified_ms: u64,
-    /// When stamps were told last.
-    stamped_ms: u64,
-    /// Services whose stamps some member has not been told, because it was away.
-    untold: BTreeSet<ServiceKey>,
-    /// Those that were told of late, in the last period and in the one before: a stream that ends may have lost it.
-    told: [BTreeSet<ServiceKey>; 2],
-    /// When the last period began.
-    told_since_ms: u64,
+    stamps: Stamps,
     /// A peer was lost since the last [`Distro::poll`].
     lost: bool,
     /// Since when this node loads; `None` when it has done so.
@@ -163,10 +139,7 @@ impl Distro {
             given_up: BTreeMap::new(),
             lived: BTreeSet::from([me.node]),
             verified_ms: now_ms,
-            stamped_ms: now_ms,
-            untold: BTreeSet::new(),
-            told: [BTreeSet::new(), BTreeSet::new()],
-            told_since_ms: now_ms,
+            stamps: Stamps::new(now_ms),
             lost: false,
             loading_since: Some(now_ms),
             fed: false,
@@ -266,7 +239,7 @@ impl Distro {
             lacks: None,
             hears: BTreeMap::new(),
             pulls: BTreeMap::new(),
-            asks: BTreeSet::new(),
+            asks: BTreeMap::new(),
         };
         self.peers.insert(peer, fresh);
         let newest_boot = registry
@@ -291,7 +264,7 @@ impl Distro {
     pub fn on_disconnected(&mut self, peer: u64) {
         if self.peers.remove(&peer).is_some() {
             self.lost = true;
-            self.untold.extend(self.told.iter().flatten().cloned());
+            self.stamps.may_be_lost();
         }
     }
 
@@ -336,9 +309,14 @@ impl Distro {
             }
             Message::Tell => self.verify(now_ms, registry, from, false),
             Message::Alive { clock } => registry.hear(now_ms, clock),
-            Message::Ask { origin, buckets } => {
+            Message::Ask {
+                origin,
+                buckets,
+                after,
+            } => {
                 let asked = buckets.into_iter().filter(|bucket| *bucket < BUCKETS);
-                peer.asks.extend(asked.map(|bucket| (origin, bucket)));
+                peer.asks
+                    .extend(asked.map(|bucket| ((origin, bucket), after.clone())));
                 if peer.asks.len() > ASKED_MAX {
                     self.tell_buckets(now_ms, registry, from, usize::MAX);
                 }
@@ -368,7 +346,7 @@ impl Distro {
             self.on_disconnected(*peer);
         }
         self.hear_out_again(now_ms);
-        registry.set_alone(self.members.len() == 1);
+        registry.set_alone(self.members_known && self.members.len() == 1);
         // With nobody else there is nobody to wait for.
         self.on_confirmed(registry);
         let peers: Vec<u64> = self.peers.keys().copied().collect();
@@ -416,9 +394,9 @@ impl Distro {
     fn tell_buckets(&mut self, now_ms: u64, registry: &Registry, to: u64, mut room: usize) -> usize {
         while room > 0
             && let Some(peer) = self.peers.get_mut(&to)
-            && let Some((origin, bucket)) = peer.asks.pop_first()
+            && let Some(((origin, bucket), after)) = peer.asks.pop_first()
         {
-            let bucket = registry.bucket(origin, bucket);
+            let bucket = registry.bucket(origin, bucket, after.as_ref());
             room = room.saturating_sub(bucket.deltas.len().max(1));
             self.say(now_ms, to, Message::Bucket(bucket));
         }
@@ -455,6 +433,9 @@ impl Distro {
 
     /// Removals and tombstones that every member has confirmed, and the disk, may be forgotten.
     fn on_confirmed(&mut self, registry: &mut Registry) {
+        if !self.members_known {
+            return;
+        }
         let mut confirmed = self.kept.unwrap_or(registry.newest());
         for member in self.members.iter().filter(|member| **member != self.me.node) {
             let peer = self.peers.get(member);
@@ -498,124 +479,6 @@ impl Distro {
         );
     }
 
-    fn on_verify(
-        &mut self,
-        now_ms: u64,
-        registry: &mut Registry,
-        from: u64,
-        heard: Vec<Heard>,
-        begin_again: bool,
-    ) {
-        let living: BTreeSet<Origin> = self.peers.values().filter_map(|peer| peer.origin).collect();
-        let me = self.me.node;
-        let Some(peer) = self.peers.get_mut(&from) else {
-            return;
-        };
-        peer.hears.clear();
-        // What an earlier boot of this node said is a copy like others: kept for the grace, never adopted.
-        let own = self.me;
-        let others = heard.into_iter().filter(|heard| {
-            heard.origin.node != me || (heard.origin.boot < own.boot && !has(Bug::OwnBootIgnored))
-        });
-        for Heard {
-            origin,
-            known,
-            sums,
-            absent_ms,
-        } in others
-        {
-            let ours = registry.known(origin);
-            let compare = if Some(origin) == peer.origin {
-                peer.load_to.get_or_insert(known);
-                // Otherwise changes are on their way, and no difference yet.
-                ours == known || begin_again
-            } else {
-                peer.hears.insert(origin, absent_ms.is_none());
-                if let Some(absent_ms) = absent_ms.filter(|_| !living.contains(&origin)) {
-                    let since = now_ms.saturating_sub(absent_ms);
-                    let known = self.absent.entry(origin).or_insert(since);
-                    *known = since.min(*known);
-                }
-                let given_up = self.given_up.get(&origin.node);
-                let given_up = given_up.is_some_and(|boot| origin.boot <= *boot);
-                if absent_ms.is_some() && given_up {
-                    continue;
-                }
-                // The origin itself tells better. Of two nodes that know equally much only one gives way.
-                !living.contains(&origin) && (known > ours || (known == ours && from < me))
-            };
-            // What is being fetched already is fetched as of now.
-            if !compare || peer.pulls.contains_key(&origin) {
-                continue;
-            }
-            let digest = registry.digest_of(origin).cloned().unwrap_or_default();
-            let pull = Pull {
-                to_ask: digest.differing(&sums).into_iter().collect(),
-                asked: BTreeSet::new(),
-                through: known,
-            };
-            peer.pulls.insert(origin, pull);
-        }
-        self.ask(now_ms, registry, from);
-    }
-
-    /// Asks for buckets that differ, and closes what is fetched.
-    fn ask(&mut self, now_ms: u64, registry: &mut Registry, from: u64) {
-        let Some(peer) = self.peers.get_mut(&from) else {
-            return;
-        };
-        let mut messages = Vec::new();
-        for (origin, pull) in &mut peer.pulls {
-            if !pull.asked.is_empty() {
-                continue;
-            }
-            if pull.to_ask.is_empty() {
-                registry.replaced_all(*origin, pull.through);
-                if Some(*origin) == peer.origin {
-                    messages.push(Message::Known {
-                        origin: *origin,
-                        known: registry.known(*origin),
-                        go_on: true,
-                    });
-                }
-                continue;
-            }
-            let buckets: Vec<usize> = pull.to_ask.iter().take(BUCKETS_PER_ASK).copied().collect();
-            for bucket in &buckets {
-                pull.to_ask.remove(bucket);
-                pull.asked.insert(*bucket);
-            }
-            messages.push(Message::Ask {
-                origin: *origin,
-                buckets,
-            });
-        }
-        peer.pulls
-            .retain(|_, pull| !pull.to_ask.is_empty() || !pull.asked.is_empty());
-        for message in messages {
-            self.say(now_ms, from, message);
-        }
-    }
-
-    fn on_bucket(&mut self, now_ms: u64, registry: &mut Registry, from: u64, bucket: Bucket) {
-        let (origin, number, through) = (bucket.origin, bucket.bucket, bucket.through);
-        let Some(peer) = self.peers.get_mut(&from) else {
-            return;
-        };
-        let Some(pull) = peer.pulls.get_mut(&origin) else {
-            return;
-        };
-        if !pull.asked.remove(&number) {
-            return;
-        }
-        match registry.replace(now_ms, bucket) {
-            Ok(()) => pull.through = pull.through.min(through),
-            // The origin has begun anew meanwhile.
-            Err(_) => drop(peer.pulls.remove(&origin)),
-        }
-        self.ask(now_ms, registry, from);
-    }
-
     /// Clients whose beats go elsewhere from now on, or come here again, have time to be heard.
     fn watch_living(&mut self, now_ms: u64, registry: &mut Registry) {
         let living: BTreeSet<u64> = self.living().collect();
@@ -657,39 +520,6 @@ impl Distro {
                         self.absent.insert(origin, again);
                     }
                 }
-            }
-        }
-    }
-
-    /// What one node shows must not look newer than what others show after it.
-    fn tell_stamps(&mut self, now_ms: u64, registry: &mut Registry) {
-        if now_ms < self.stamped_ms + STAMPS_MS || has(Bug::StampsAreKept) {
-            return;
-        }
-        self.stamped_ms = now_ms;
-        let mut stamps = registry.take_restamped();
-        let peers: Vec<u64> = self.peers.keys().copied().collect();
-        if self.living().count() < self.members.len() {
-            self.untold
-                .extend(stamps.iter().map(|(service, _)| service.clone()));
-        } else {
-            let untold = std::iter::from_fn(|| self.untold.pop_first()).take(STAMPS_AGAIN);
-            stamps.extend(untold.filter_map(|service| {
-                let (_, stamp) = registry.version(&service)?;
-                Some((service, stamp))
-            }));
-        }
-        if now_ms >= self.told_since_ms + ARRIVED_MS {
-            self.told_since_ms = now_ms;
-            let [last, before] = &mut self.told;
-            *before = std::mem::take(last);
-        }
-        if !peers.is_empty() {
-            self.told[0].extend(stamps.iter().map(|(service, _)| service.clone()));
-        }
-        for some in stamps.chunks(STAMPS_COUNT) {
-            for peer in &peers {
-                self.say(now_ms, *peer, Message::Stamps(some.to_vec()));
             }
         }
     }

@@ -12,6 +12,7 @@
 //! Nothing in here reads a clock, waits or does I/O; times are monotonic milliseconds handed in. So a
 //! simulation of many nodes is a loop over plain values.
 
+mod bucket;
 pub(crate) mod bugs;
 mod changes;
 mod checker;
@@ -31,6 +32,7 @@ mod view;
 mod wheel;
 mod withdraw;
 
+pub use bucket::{Bucket, PAGE_COUNT};
 pub use changes::{BUCKETS, Digest, bucket_of};
 pub use checker::{Checker, HttpCheck, WrongChecker};
 pub use instance::{BEAT_INTERVAL_MS, BEAT_TIMEOUT_MS, DELETE_TIMEOUT_MS, Instance, Metadata, preserved};
@@ -40,7 +42,7 @@ pub use overlay::{
 pub use publishers::Publisher;
 pub use record::{Body, Origin, Owner, Record, RecordKey, Revision};
 pub use registry::{Beat, Event, Kind, Registry, WrongKind};
-pub use replica::{Batch, Bucket, Delta, Dropped, Refused};
+pub use replica::{Batch, Delta, Dropped, Refused};
 pub use replicated::{Refusal, Replicated};
 pub use service::{Persistent, Seen};
 pub use stamp::{Stamp, StampClock};

@@ -5,9 +5,8 @@
 //! floor, and moves it. A batch that begins above it is refused with the floor, and the sender begins there
 //! again. A record that the copy does not have and whose change is not above the floor was removed since:
 //! so nothing late brings anything back. Where a change has been forgotten by the origin, or digests
-//! differ, a bucket of services is replaced as a whole.
+//! differ, a bucket of services is replaced as a whole (`bucket`).
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::model::{Endpoint, ServiceKey};
@@ -27,7 +26,7 @@ pub(super) struct Copies {
     pub(super) records: usize,
     /// While they are being dropped: the bucket to go on with, and the floor. Meanwhile that is 0: what is not here
     /// of them says nothing to anybody.
-    dropping: Option<(usize, Revision)>,
+    pub(super) dropping: Option<(usize, Revision)>,
 }
 
 /// How far [`Registry::drop_origin`] has come.
@@ -68,19 +67,6 @@ pub struct Batch {
     /// The last one is not behind this.
     pub through: Revision,
     /// In the order of their revisions.
-    pub deltas: Vec<Delta>,
-}
-
-/// All records of an origin in one bucket of services.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Bucket {
-    /// Whose.
-    pub origin: Origin,
-    /// Which.
-    pub bucket: usize,
-    /// Changes behind this are not in it.
-    pub through: Revision,
-    /// The records.
     pub deltas: Vec<Delta>,
 }
 
@@ -166,30 +152,7 @@ impl Registry {
         }
     }
 
-    /// All records of an origin, this node or another, in a bucket.
-    pub fn bucket(&self, origin: Origin, bucket: usize) -> Bucket {
-        let mut deltas = Vec::new();
-        for service in self.services.in_bucket(bucket) {
-            for (endpoint, entry) in &service.entries {
-                for record in entry.records.iter().filter(|record| record.origin == origin) {
-                    let key = RecordKey {
-                        service: service.key.clone(),
-                        endpoint: endpoint.clone(),
-                        owner: record.owner.clone(),
-                    };
-                    deltas.push(self.delta(key, record.revision, Some(record)));
-                }
-            }
-        }
-        Bucket {
-            origin,
-            bucket,
-            through: self.known(origin),
-            deltas,
-        }
-    }
-
-    fn delta(&self, key: RecordKey, revision: Revision, record: Option<&Record>) -> Delta {
+    pub(super) fn delta(&self, key: RecordKey, revision: Revision, record: Option<&Record>) -> Delta {
         let service_stamp = self.services.get(&key.service).map(|service| service.stamp);
         Delta {
             key,
@@ -243,38 +206,6 @@ impl Registry {
         Ok(copies.floor)
     }
 
-    /// Replaces what is known of a bucket of another node's records. Changes behind `through` that are
-    /// known already stay.
-    ///
-    /// # Errors
-    /// The origin is this node; nothing is changed.
-    pub fn replace(&mut self, now_ms: u64, bucket: Bucket) -> Result<(), Refused> {
-        self.admit(bucket.origin)?;
-        let origin = bucket.origin;
-        let listed: HashSet<&RecordKey> = bucket.deltas.iter().map(|delta| &delta.key).collect();
-        let copied = self.copied(origin, bucket.bucket);
-        let stale: Vec<_> = copied
-            .filter(|(key, revision)| *revision <= bucket.through && !listed.contains(key))
-            .map(|(key, _)| key)
-            .collect();
-        for key in stale {
-            self.remove_copy(now_ms, origin, &key);
-        }
-        let floor = self.known(origin);
-        for delta in bucket.deltas {
-            if bucket_of(&delta.key.service) != bucket.bucket {
-                continue;
-            }
-            self.write_copy(now_ms, origin, delta, |known, change| match known {
-                Some(known) => known <= change,
-                // What is not here and not above what is known beyond this bucket was removed meanwhile.
-                None => bucket.through >= floor || change > floor,
-            });
-        }
-        self.copies.entry(origin).or_default().dropping = None;
-        Ok(())
-    }
-
     /// Every bucket of an origin was replaced by one that goes through to `through`.
     pub fn replaced_all(&mut self, origin: Origin, through: Revision) {
         if self.admit(origin).is_err() {
@@ -321,7 +252,7 @@ impl Registry {
 
     /// Forgets another origin's records in a bucket, but for what covers something; says how many there were.
     fn drop_bucket(&mut self, now_ms: u64, origin: Origin, bucket: usize) -> usize {
-        let keys: Vec<_> = self.copied(origin, bucket).map(|(key, _)| key).collect();
+        let keys = self.copied(origin, bucket);
         let count = keys.len();
         for key in keys {
             if !self.covers_something(origin, &key) {
@@ -373,34 +304,16 @@ impl Registry {
         self.changes.confirmed(self.confirmed_by_all);
     }
 
-    fn admit(&self, origin: Origin) -> Result<(), Refused> {
+    pub(super) fn admit(&self, origin: Origin) -> Result<(), Refused> {
         if origin.node == self.me.node && origin.boot >= self.me.boot {
             return Err(Refused::Own);
         }
         Ok(())
     }
 
-    /// Records of another origin in a bucket.
-    fn copied(&self, origin: Origin, bucket: usize) -> impl Iterator<Item = (RecordKey, Revision)> {
-        let services = self.services.in_bucket(bucket);
-        services.flat_map(move |service| {
-            service.entries.iter().flat_map(move |(endpoint, entry)| {
-                let records = entry.records.iter().filter(move |record| record.origin == origin);
-                records.map(move |record| {
-                    let key = RecordKey {
-                        service: service.key.clone(),
-                        endpoint: endpoint.clone(),
-                        owner: record.owner.clone(),
-                    };
-                    (key, record.revision)
-                })
-            })
-        })
-    }
-
     /// Takes a change of another node's record if `is_news`, which is told the revision of what is known of the
     /// record and that of the change.
-    fn write_copy(
+    pub(super) fn write_copy(
         &mut self,
         now_ms: u64,
         origin: Origin,
@@ -451,7 +364,7 @@ impl Registry {
         }
     }
 
-    fn remove_copy(&mut self, now_ms: u64, origin: Origin, key: &RecordKey) {
+    pub(super) fn remove_copy(&mut self, now_ms: u64, origin: Origin, key: &RecordKey) {
         let before = self
             .entry(&key.service, &key.endpoint)
             .and_then(|entry| entry.record(origin, &key.owner))

@@ -66,6 +66,19 @@ fn send(now_ms: u64, from: &Registry, to: &mut Registry) -> bool {
     sent
 }
 
+/// Page by page.
+fn replace_whole(now_ms: u64, from: &Registry, to: &mut Registry, bucket: usize) {
+    let mut after = None;
+    loop {
+        let page = from.bucket(from.me(), bucket, after.as_ref());
+        after = page.next_after().cloned();
+        to.replace(now_ms, page).expect("another's");
+        if after.is_none() {
+            return;
+        }
+    }
+}
+
 fn changed(registry: &mut Registry) -> usize {
     let events = registry.take_events();
     let changes = events
@@ -359,7 +372,7 @@ fn nothing_late_brings_anything_back() {
     let (mut a, mut b) = (registry(ME), registry(OTHER));
     register(&mut a, 0, &connection("c"), "s", 1);
     let late = a.batch(Revision(0), 10).unwrap();
-    let late_bucket = a.bucket(ME, bucket_of(&service("s")));
+    let late_bucket = a.bucket(ME, bucket_of(&service("s")), None);
     a.disconnect(1, &Arc::from("c"));
     send(2, &a, &mut b);
     b.apply(3, late).expect("taken, and nothing in it is new");
@@ -388,7 +401,7 @@ fn a_gap_is_refused_and_buckets_repair_what_was_forgotten() {
     let differing = a.own_digest().differing(b.digest_of(ME).unwrap().sums());
     assert_eq!(differing, [bucket_of(&service("s"))]);
     for bucket in differing {
-        b.replace(2, a.bucket(ME, bucket)).unwrap();
+        replace_whole(2, &a, &mut b, bucket);
     }
     b.replaced_all(ME, a.newest());
     assert_eq!(b.digest_of(ME).unwrap(), a.own_digest());
@@ -502,4 +515,57 @@ fn a_service_holds_one_kind() {
     assert_eq!(registry.kind(&service("p")), None);
     register(&mut registry, 3, &Owner::Beats, "p", 2);
     assert_eq!(registry.kind(&service("p")), Some(Kind::Ephemeral));
+}
+
+/// Registering is checked by what a node knows, so of two nodes that are asked at the same moment each takes its kind.
+#[test]
+fn a_service_that_got_both_kinds_at_once_counts_as_persistent_and_loses_nobody() {
+    let (mut a, mut b) = (registry(ME), registry(OTHER));
+    let persistent = Persistent {
+        instance: Arc::new(instance(1.0)),
+        healthy: true,
+    };
+    register(&mut a, 0, &connection("c"), "s", 5);
+    for port in [1, 9] {
+        b.set_persistent(0, &service("s"), &at(port), Some(persistent.clone()));
+        a.set_persistent(1, &service("s"), &at(port), Some(persistent.clone()));
+    }
+    send(1, &a, &mut b);
+    for node in [&mut a, &mut b] {
+        assert_eq!(seen(node, "s"), [(1, true), (5, true), (9, true)]);
+        assert_eq!(node.kind(&service("s")), Some(Kind::Persistent));
+        // Who is there goes on, on whatever node; nobody else comes.
+        for (port, may) in [(5, true), (6, false), (1, false)] {
+            let done = node.register(2, &connection("d"), &service("s"), &at(port), instance(1.0), true);
+            assert_eq!(done.is_ok(), may, "{port}");
+        }
+        let set = |ports: &[u16]| {
+            ports
+                .iter()
+                .map(|port| (at(*port), instance(1.0), true))
+                .collect()
+        };
+        assert!(
+            node.register_set(2, &"d".into(), &service("s"), set(&[5, 6]))
+                .is_err()
+        );
+        assert!(
+            node.register_set(2, &"d".into(), &service("s"), set(&[5]))
+                .is_ok()
+        );
+    }
+    // Gone with its clients, it does not come back.
+    a.disconnect(3, &"c".into());
+    a.disconnect(3, &"d".into());
+    b.disconnect(3, &"d".into());
+    send(4, &a, &mut b);
+    assert_eq!(seen(&b, "s"), [(1, true), (9, true)]);
+    assert!(
+        b.register(5, &connection("e"), &service("s"), &at(5), instance(1.0), true)
+            .is_err()
+    );
+    for port in [1, 9] {
+        b.set_persistent(6, &service("s"), &at(port), None);
+    }
+    assert_eq!(b.kind(&service("s")), None);
 }

@@ -89,11 +89,19 @@ fn messages() -> Vec<Message> {
         Message::Ask {
             origin: ORIGIN,
             buckets: vec![0, 7, BUCKETS - 1],
+            after: None,
+        },
+        Message::Ask {
+            origin: ORIGIN,
+            buckets: vec![7],
+            after: deltas().pop().map(|delta| delta.key),
         },
         Message::Bucket(Bucket {
             origin: ORIGIN,
             bucket: 7,
             through: Revision(4),
+            after: deltas().pop().map(|delta| delta.key),
+            more: true,
             deltas: deltas(),
         }),
     ]

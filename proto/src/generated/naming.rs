@@ -98,6 +98,21 @@ pub struct Batch {
     #[prost(message, repeated, tag = "4")]
     pub services: ::prost::alloc::vec::Vec<Deltas>,
 }
+/// Names a record of an origin.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecordName {
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<Service>,
+    #[prost(string, tag = "2")]
+    pub ip: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    #[prost(string, tag = "4")]
+    pub cluster: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub connection: ::prost::alloc::string::String,
+}
+/// All records of a bucket behind `after` (of all, without), up to the last one here if there are `more`.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Bucket {
     #[prost(message, optional, tag = "1")]
@@ -108,6 +123,10 @@ pub struct Bucket {
     pub through: u64,
     #[prost(message, repeated, tag = "4")]
     pub services: ::prost::alloc::vec::Vec<Deltas>,
+    #[prost(message, optional, tag = "5")]
+    pub after: ::core::option::Option<RecordName>,
+    #[prost(bool, tag = "6")]
+    pub more: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hello {
@@ -173,6 +192,9 @@ pub struct Ask {
     pub origin: ::core::option::Option<Origin>,
     #[prost(uint32, repeated, tag = "2")]
     pub buckets: ::prost::alloc::vec::Vec<u32>,
+    /// Of one bucket: what stands behind this record.
+    #[prost(message, optional, tag = "3")]
+    pub after: ::core::option::Option<RecordName>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServiceStamp {

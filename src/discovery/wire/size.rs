@@ -13,8 +13,9 @@ const WEIGHT_MAX: usize = 65_536;
 /// Bytes of a frame that allow one more: a pair of metadata with one letter each takes eight, and a change
 /// has an address, too.
 const BYTES_PER_WEIGHT: usize = 8;
-/// An answer to all buckets, and some for fields of newer versions.
-const ASK_BYTES_MAX: usize = 16 * BUCKETS;
+/// A question for all buckets, or for one behind a record of the longest names, and some for fields of newer
+/// versions.
+const ASK_BYTES_MAX: usize = 64 * BUCKETS;
 
 /// The messages in a message that are worth a look, by their field.
 pub(super) struct Shape {

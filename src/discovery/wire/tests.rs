@@ -4,6 +4,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
+use crate::naming::PAGE_COUNT;
 
 struct Maker(StdRng);
 
@@ -142,11 +143,22 @@ impl Maker {
             6 => Message::Ask {
                 origin: self.origin(),
                 buckets: vec![self.0.random_range(0..BUCKETS), 0],
+                after: self
+                    .chance()
+                    .then(|| self.deltas().pop())
+                    .flatten()
+                    .map(|delta| delta.key),
             },
             _ => Message::Bucket(Bucket {
                 origin: self.origin(),
                 bucket: self.0.random_range(0..BUCKETS),
                 through: Revision(self.number()),
+                after: self
+                    .chance()
+                    .then(|| self.deltas().pop())
+                    .flatten()
+                    .map(|delta| delta.key),
+                more: self.chance(),
                 deltas: self.deltas(),
             }),
         }
@@ -264,4 +276,54 @@ fn what_cannot_be_is_refused() {
         ..pb::Heard::default()
     };
     assert!(heard(short).is_err());
+}
+
+#[test]
+fn a_page_of_the_longest_names_and_the_most_metadata_can_be_sent() {
+    use crate::cluster::limits::LINK_FRAME_BYTES_MAX;
+    use crate::model::validate::METADATA_MAX;
+    let text = |length: usize| "\u{10348}".repeat(length);
+    let delta = |number: usize| {
+        let instance = Instance {
+            metadata: [(&*text(METADATA_MAX / 2), &*text(METADATA_MAX / 2))]
+                .into_iter()
+                .collect(),
+            ..Instance::default()
+        };
+        Delta {
+            key: RecordKey {
+                service: ServiceKey::new(
+                    &NamespaceId::new(&text(128)),
+                    &text(128),
+                    &format!("{number}{}", text(512)),
+                ),
+                endpoint: Endpoint::exact(&text(128), 80, &text(64)),
+                owner: Owner::Connection(text(128).into()),
+            },
+            revision: Revision(u64::MAX),
+            written: Some((
+                Stamp(u64::MAX),
+                Body::Live {
+                    instance: Arc::new(instance),
+                    healthy: true,
+                },
+            )),
+            service_stamp: Stamp(u64::MAX),
+        }
+    };
+    let page = Message::Bucket(Bucket {
+        origin: Origin { node: 1, boot: 1 },
+        bucket: 0,
+        through: Revision(u64::MAX),
+        after: Some(delta(0).key),
+        more: true,
+        deltas: (0..PAGE_COUNT).map(delta).collect(),
+    });
+    let frame = encode_message(&page);
+    assert!(
+        frame.len() * 16 < LINK_FRAME_BYTES_MAX * 3 / 2,
+        "{}: of 16 that are asked for at a time",
+        frame.len()
+    );
+    assert_eq!(decode_message(frame), Ok(Some(page)));
 }

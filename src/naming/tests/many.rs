@@ -22,7 +22,7 @@ fn an_origin_of_many_is_dropped_in_steps_and_tells_nobody_meanwhile() {
             Revision::default(),
             "nobody takes what is left for all there is"
         );
-        assert_eq!(b.bucket(ME, 0).through, Revision::default());
+        assert_eq!(b.bucket(ME, 0, None).through, Revision::default());
     }
     assert!((3..=5).contains(&steps), "{steps} steps");
     assert_eq!(b.origins().count(), 0);
@@ -150,4 +150,40 @@ fn what_a_burst_leaves_is_given_back() {
         ),
         (200, 100, 100)
     );
+}
+
+#[test]
+fn a_bucket_is_replaced_page_by_page_whatever_happens_between_two_pages() {
+    let (mut a, mut b) = (registry(ME), registry(OTHER));
+    let bucket = bucket_of(&service("s"));
+    for port in (2..40).step_by(2) {
+        register(&mut a, 0, &connection("c"), "s", port);
+    }
+    register(&mut a, 0, &connection("d"), "s", 10);
+    replace_whole(1, &a, &mut b, bucket);
+    assert_eq!(b.digest_of(ME), Some(a.own_digest()));
+    // Gone before the first page, behind the last, and what is new anywhere.
+    for port in [2, 20, 38] {
+        a.withdraw(2, &"c".into(), &service("s"), &at(port));
+    }
+    for port in [1, 9, 39] {
+        register(&mut a, 2, &connection("c"), "s", port);
+    }
+    let first = a.bucket(ME, bucket, None);
+    let mut after = first.next_after().cloned();
+    assert!(after.is_some());
+    b.replace(3, first).unwrap();
+    // Between the pages: before and behind what has been turned.
+    a.withdraw(4, &"c".into(), &service("s"), &at(1));
+    a.withdraw(4, &"c".into(), &service("s"), &at(30));
+    let through = a.newest();
+    while let Some(behind) = after {
+        let page = a.bucket(ME, bucket, Some(&behind));
+        after = page.next_after().cloned();
+        b.replace(5, page).unwrap();
+    }
+    assert_ne!(b.digest_of(ME), Some(a.own_digest()), "the first page is older");
+    replace_whole(6, &a, &mut b, bucket);
+    b.replaced_all(ME, through);
+    assert_eq!(b.digest_of(ME), Some(a.own_digest()));
 }
