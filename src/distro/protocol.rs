@@ -303,6 +303,10 @@ impl Distro {
                 lacks,
                 begin_again,
             } => {
+                if peer.lacks.is_some() && lacks.is_none() {
+                    // It knows now: what it has by now counts.
+                    peer.load_to = None;
+                }
                 peer.lacks = lacks;
                 registry.hear(now_ms, clock);
                 self.on_verify(now_ms, registry, from, heard, begin_again);
@@ -542,32 +546,35 @@ impl Distro {
     /// The load is done when everybody has been heard out, or when time is over and nobody who has data is
     /// still being listened to.
     ///
-    /// If nobody knew what there is, this node waits as long as they do for clients, even if it knew nothing itself:
-    /// what it is told meanwhile is what few have brought back. And so it does if it did not hear all members, of
-    /// which any may know more.
+    /// If nobody knew what there is, this node waits for clients: as it was asked to or, if it held nothing itself, as
+    /// long as the others do, since what it is told meanwhile is what few have brought back. And so it does if it
+    /// did not hear all members, of which any may know more. Whoever has waited long enough knows again, and tells.
     fn watch_load(&mut self, now_ms: u64, registry: &Registry) {
-        let Some(since) = self.loading_since else { return };
-        let heard_out = |peer: &Peer| {
-            let own = match (peer.origin, peer.load_to) {
-                (Some(origin), Some(to)) => registry.known(origin) >= to,
-                _ => false,
-            };
-            peer.lacks.is_some() || (own && peer.pulls.is_empty())
+        let told_all = |peer: &Peer| match (peer.origin, peer.load_to) {
+            (Some(origin), Some(to)) => registry.known(origin) >= to && peer.pulls.is_empty(),
+            _ => false,
+        };
+        let Some(since) = self.loading_since else {
+            if !self.fed && now_ms < self.awaits_until_ms {
+                let mut peers = self.peers.values();
+                self.fed = peers.any(|peer| peer.lacks.is_none() && told_all(peer));
+            }
+            return;
         };
         if has(Bug::NoLoad) {
             self.loading_since = None;
         }
+        let heard_out = |peer: &Peer| peer.lacks.is_some() || told_all(peer);
         let all = self.members_known && self.peers.len() + 1 == self.members.len();
         let late = self.members_known && now_ms >= since + LOAD_MS;
         if (all || late) && self.peers.values().all(heard_out) {
             self.loading_since = None;
             self.fed = self.peers.values().any(|peer| peer.lacks.is_none());
-            let awaited = self.peers.values().filter_map(|peer| peer.lacks);
-            let longest_ms = awaited.map(|lacks| lacks.awaits_ms).max().unwrap_or_default();
-            let alone_until_ms = if all { 0 } else { since + REDO_MS };
-            if !has(Bug::NoCommonWait) {
-                let until_ms = alone_until_ms.max(now_ms + longest_ms);
-                self.awaits_until_ms = self.awaits_until_ms.max(until_ms);
+            if self.awaits_until_ms == 0 && !has(Bug::NoCommonWait) {
+                let awaited = self.peers.values().filter_map(|peer| peer.lacks);
+                let longest_ms = awaited.map(|lacks| lacks.awaits_ms).max().unwrap_or_default();
+                let alone_until_ms = if all { 0 } else { since + REDO_MS };
+                self.awaits_until_ms = alone_until_ms.max(now_ms + longest_ms);
             }
         }
     }

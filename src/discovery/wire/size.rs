@@ -179,6 +179,7 @@ mod tests {
                     boot: u64::MAX,
                 }),
                 buckets,
+                after: None,
             };
             pb::Distro {
                 message: Some(pb::distro::Message::Ask(ask)),

@@ -219,7 +219,7 @@ fn a_node_with_a_new_disk_waits_for_clients_as_long_as_the_others() {
         nodes.stop(3);
     }
     nodes.start(3, 3);
-    nodes.pass(5_000);
+    nodes.pass(4_000);
     assert!(awaits(&mut nodes, 3), "14.1 s after the others began");
     nodes.pass(2_000);
     assert!(
@@ -283,4 +283,30 @@ fn a_node_loads_until_it_knows_who_the_members_are() {
     distro.set_members([1]);
     drop(distro.poll(BEGINNING_MS + 60_100, &mut registry));
     assert!(!distro.is_loading() && !distro.awaits_clients(BEGINNING_MS + 60_100));
+}
+
+#[test]
+fn who_held_something_waits_no_longer_than_its_own_time_or_until_others_know() {
+    let mut nodes = Nodes::default();
+    let awaits = |nodes: &mut Nodes, id| nodes.at(id, |node, now_ms| node.distro.awaits_clients(now_ms));
+    let start = |nodes: &mut Nodes, id| {
+        nodes.start(id, 3);
+        nodes.at(id, |node, now_ms| node.distro.await_clients(now_ms + REDO_MS));
+    };
+    start(&mut nodes, 1);
+    nodes.pass(3_000);
+    start(&mut nodes, 2);
+    nodes.pass(8_000);
+    start(&mut nodes, 3);
+    nodes.pass(3_500);
+    assert!((1..=3).all(|id| awaits(&mut nodes, id)));
+    nodes.register(1, &Owner::Connection("c".into()), 1);
+    nodes.pass(1_000);
+    assert!(!awaits(&mut nodes, 1), "its 15 s are over");
+    nodes.pass(6_000);
+    assert!(
+        !awaits(&mut nodes, 2) && !awaits(&mut nodes, 3),
+        "the first one knows, and has told them"
+    );
+    assert!(nodes.shows(3));
 }
