@@ -56,8 +56,6 @@ THROUGH = {
     ("beats-ignored", "gone"): BEATS_NOT,
     ("beats-ignored", "owners"): BEATS_NOT,
     ("beats-ignored", "beats"): BEATS_NOT,
-    # Its lists may be empty until its own timer registers again.
-    ("empty-at-once", "n-restart"): ("redo",),
 }
 
 

@@ -82,7 +82,8 @@ def created(run):
     listener = b.listen(key)
     # With the time of a timer: a listen call after the birth would find it without being told.
     run.settle(b, keys=1)
-    time.sleep(1.5)
+    # Java 1.4 takes some seconds to begin its second poll.
+    time.sleep(8 if run.sdk.http else 1.5)
     a.publish(key, "born")
     listener.told("born")
 

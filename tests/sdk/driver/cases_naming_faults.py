@@ -12,8 +12,6 @@ SOON = {"preserved.heart.beat.interval": "1000", "preserved.heart.beat.timeout":
 LATER = {"preserved.heart.beat.interval": "4000", "preserved.heart.beat.timeout": "8000", "preserved.ip.delete.timeout": "12000"}
 # A client that died with its node is given this long to come back elsewhere (docs: grace).
 GRACE = 35
-# A node that has nobody to ask answers nothing for so long, so that clients can come back first.
-ALONE = 15
 # What is missing for no longer than this was moved, not lost: an SDK's redo comes every 3 s.
 MOVING = 5
 
@@ -163,11 +161,10 @@ def restart(run):
             run.cluster.wait_ready()
             wake(run, shop, provider, watcher)
             ready = time.monotonic()
-            everywhere(run, shop, [one], within=run.sdk.quirks.get("redo", ALONE + 10))
+            everywhere(run, shop, [one], within=MOVING)
             run.note(f"listed {time.monotonic() - ready:.1f} s after it serves again")
             time.sleep(3)
-            if "redo" not in run.sdk.quirks:
-                judge(run, watch, witness, [one], began, ALONE)
+            judge(run, watch, witness, [one], began, MOVING)
         finally:
             witness.close()
     # The subscription is back, too.
