@@ -89,7 +89,8 @@ fn a_command(data: &[u8]) {
     let impossible = keys(&command).iter().any(|key| !key.is_storable())
         || naming::places(&command).iter().any(|place| !place.is_storable())
         || !naming::numbers_are_possible(&command)
-        || matches!(&command, Command::NamespaceCreate(wanted) if wanted.id.as_str().contains('\0'));
+        || matches!(&command, Command::NamespaceCreate(wanted) if wanted.id.as_str().contains('\0'))
+        || matches!(&command, Command::NamingSwitchPut { name, .. } if name.is_empty() || name.contains('\0'));
     match envelope.command {
         Ok(found) => {
             assert!(!impossible);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use loadtest::content::Dice;
 use loadtest::grpc::{CallError, Sdk, beside, understood};
 use proto::nacos::naming::{
-    Instance, InstanceRequest, InstanceResponse, QueryServiceResponse, ServiceQueryRequest,
+    BatchInstanceRequest, Instance, InstanceRequest, InstanceResponse, QueryServiceResponse,
+    ServiceQueryRequest,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -22,11 +23,11 @@ const BATCH: usize = 100_000;
 const SUBSCRIBED: u64 = 20_000;
 
 impl Stage {
-    /// Instances with megabytes of metadata, with names of every length, and services without number.
+    /// Instances with metadata and names of every length.
     pub(super) async fn large_instances(&self, dice: &mut Dice) -> io::Result<()> {
         let mut raw = Raw::registered(self.from, self.to, true).await?;
         for _ in 0..20 {
-            let long = "x".repeat(1 << dice.below(22));
+            let long = "x".repeat(1 << dice.below(16));
             for body in [
                 format!(
                     r#"{{"serviceName":"s","instance":{{"ip":"a","port":1,"metadata":{{"k":"{long}"}}}}}}"#
@@ -46,25 +47,26 @@ impl Stage {
         Ok(())
     }
 
-    /// Batches of far more instances than there may be, and of as many as there may be, again and again.
+    /// Batches of far more instances than there may be, and of as many as there may be, again and again. They are larger
+    /// than the windows of HTTP/2, which have to be kept to for once: the server would not read them otherwise.
     pub(super) async fn large_batches(&self) -> io::Result<()> {
-        let mut raw = Raw::registered(self.from, self.to, true).await?;
-        let batch = |service: usize, count: usize| {
-            let mut body =
-                format!(r#"{{"type":"batchRegisterInstance","serviceName":"b{service}","instances":["#);
-            for port in 0..count {
-                let (high, low) = (port / 60_000, port % 60_000);
-                let comma = if port == 0 { "" } else { "," };
-                body.push_str(&format!(r#"{comma}{{"ip":"10.9.0.{high}","port":{low}}}"#));
-            }
-            body.push_str("]}");
-            message("BatchInstanceRequest", body.as_bytes(), false)
+        let opened = timeout(PATIENCE, Sdk::open(self.to, Arc::new(|_| {}))).await;
+        let mut sdk = opened
+            .map_err(|_| io::ErrorKind::TimedOut)?
+            .map_err(io::Error::other)?;
+        let batch = |name: &'static str, count: usize| BatchInstanceRequest {
+            kind: "batchRegisterInstance".into(),
+            service_name: name.into(),
+            instances: (0..count).map(instance).collect(),
+            ..BatchInstanceRequest::default()
         };
-        let (too_large, large) = (batch(0, BATCH), batch(1, BATCH / 50));
+        let (too_large, large) = (batch("too-large", BATCH), batch("large", BATCH / 50));
         for _ in 0..5 {
-            raw.ask(&too_large, &[]).await?;
-            raw.ask(&large, &[]).await?;
-            self.count(2);
+            for request in [&too_large, &large] {
+                // Whatever comes of it.
+                let _refused = timeout(PATIENCE, sdk.ask(request)).await;
+                self.count(1);
+            }
             sleep(Duration::from_millis(200)).await;
         }
         Ok(())
@@ -100,7 +102,7 @@ impl Stage {
                 0 => "public>>*>>*".to_owned(),
                 1 => format!("public>>{stars}>>{stars}"),
                 2 => format!("public>>g{number}*>>*{number}"),
-                3 => "*".repeat(1 << dice.below(18)),
+                3 => "*".repeat(1 << dice.below(15)),
                 _ => format!("{number}>>>>*>>"),
             };
             let keys = r#""public@@g@@s","#.repeat(dice.below(2_000));
@@ -114,6 +116,16 @@ impl Stage {
             sleep(Duration::from_millis(5)).await;
         }
         Ok(())
+    }
+}
+
+/// One of many.
+fn instance(number: usize) -> Instance<'static> {
+    let (high, low) = (number / 60_000, number % 60_000);
+    Instance {
+        ip: format!("10.9.0.{high}").into(),
+        port: i32::try_from(low).unwrap_or_default(),
+        ..Instance::default()
     }
 }
 
