@@ -32,7 +32,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// Changes that come one after the other are gathered for so long before they are sent; one that comes alone is
 /// sent at once. Each message costs its sender and its receiver a wake-up and a system call, 15 µs together: sent
 /// every millisecond they cost more than what is in them.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(10);
 /// Between two buckets of services in which what is empty is looked for: all are in 10 s.
 const SWEEP_MS: u64 = 10_000 / BUCKETS as u64;
 /// Buckets at a time, after a pause.
