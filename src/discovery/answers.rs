@@ -20,6 +20,8 @@ const IDLE_SWEEPS: u8 = 3;
 const PER_SERVICE_MAX: usize = 16;
 /// Of a service of so many instances what answers are made from is kept, too: taking it costs some 50 ns each.
 const WIDE_HOSTS: usize = 256;
+/// Rendering so many takes a millisecond.
+const LONG_HOSTS: usize = 1_000;
 
 /// The form of an answer: what differs between the protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,6 +95,14 @@ enum Material {
 }
 
 impl Job {
+    /// True if making it takes long enough to be felt by others who wait for this thread.
+    pub(super) fn is_long(&self) -> bool {
+        match &self.from {
+            Material::Before(_) => false,
+            Material::Whole(whole) => whole.len() >= LONG_HOSTS,
+        }
+    }
+
     /// The answer.
     pub(super) fn make(&self) -> Bytes {
         match &self.from {
@@ -199,6 +209,14 @@ impl Answers {
             self.change(service, content, |shown| shown.whole = Some(Arc::clone(&whole)));
         }
         whole
+    }
+
+    /// The answer that a job is to make, if somebody has made it meanwhile.
+    pub(super) fn made_meanwhile(&mut self, job: &Job) -> Option<Bytes> {
+        let shown = self.by_service.get_mut(&job.service);
+        let shown = shown.filter(|shown| shown.content == job.content)?;
+        let ready = shown.ready(&job.filter, job.form)?;
+        (ready.stamp >= job.stamp).then(|| ready.bytes.clone())
     }
 
     /// Keeps an answer that was made, unless the service has changed meanwhile.
@@ -451,6 +469,18 @@ mod tests {
         let bytes = lower.make();
         answers.put_back(&registry, *lower, &bytes);
         assert!(is_ready(&mut answers, &registry, ""), "with the highest stamp");
+    }
+
+    #[test]
+    fn what_somebody_else_has_made_meanwhile_is_not_made_again() {
+        let (mut answers, mut registry) = (Answers::default(), registry(1));
+        let waits = job(&mut answers, &registry, "").expect("nothing is ready");
+        assert_eq!(answers.made_meanwhile(&waits), None);
+        assert!(!is_ready(&mut answers, &registry, ""));
+        assert_eq!(answers.made_meanwhile(&waits), Some(waits.make()));
+        registry.raise(0, &service());
+        let newer = job(&mut answers, &registry, "").expect("another stamp");
+        assert_eq!(answers.made_meanwhile(&newer), None);
     }
 
     #[test]

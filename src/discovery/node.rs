@@ -92,6 +92,8 @@ pub struct Discovery {
     /// Streams to peers, once there are any.
     hub: OnceLock<Links>,
     pub(super) forwards: Forwards,
+    /// Held by whoever makes an answer that takes milliseconds.
+    pub(super) long_jobs: Mutex<()>,
     /// Readers may be answered; once they may, they may until this node begins anew.
     ready: AtomicBool,
     /// False while an operator keeps what does not beat.
@@ -231,6 +233,7 @@ impl Discovery {
             ticked_ms: AtomicU64::new(BEGINNING_MS),
             hub: OnceLock::new(),
             forwards: Forwards::default(),
+            long_jobs: Mutex::default(),
             ready: AtomicBool::new(false),
             expires: AtomicBool::new(true),
             marked: AtomicBool::new(held),

@@ -1,9 +1,12 @@
 //! What readers and subscribers get. Under the lock an answer is looked up, or what it is made from is taken; the
 //! rendering, which takes milliseconds for a wide service, holds nobody up but its reader.
 
-use bytes::Bytes;
+use std::sync::PoisonError;
 
-use super::answers::{Form, Found, empty};
+use bytes::Bytes;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use super::answers::{Form, Found, Job, empty};
 use super::node::{Discovery, Shared};
 use crate::distro::BEGINNING_MS;
 use crate::model::ServiceKey;
@@ -74,12 +77,37 @@ impl Discovery {
             Found::Ready(bytes) => return bytes,
             Found::Job(job) => job,
         };
+        if job.is_long() && on_a_worker() {
+            return tokio::task::block_in_place(|| self.make_in_turn(*job));
+        }
         let bytes = job.make();
+        self.put_back(*job, &bytes);
+        bytes
+    }
+
+    /// Makes an answer that takes milliseconds, one after the other: however many ask for wide services with filters of
+    /// their own, they take one processor, and the workers are left to everybody else.
+    fn make_in_turn(&self, job: Job) -> Bytes {
+        let _turn = self.long_jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let meanwhile = self.lock().answers.made_meanwhile(&job);
+        meanwhile.unwrap_or_else(|| {
+            let bytes = job.make();
+            self.put_back(job, &bytes);
+            bytes
+        })
+    }
+
+    fn put_back(&self, job: Job, bytes: &Bytes) {
         let mut shared = self.lock();
         let Shared {
             registry, answers, ..
         } = &mut *shared;
-        answers.put_back(registry, *job, &bytes);
-        bytes
+        answers.put_back(registry, job, bytes);
     }
+}
+
+/// True where other tasks can be given to another thread.
+fn on_a_worker() -> bool {
+    let runtime = Handle::try_current();
+    runtime.is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
