@@ -3,7 +3,7 @@
 //! Most of what operators ask is the same on every node. What is not (connections, and what hangs on them) is
 //! gathered by the node that was asked: it puts one question to every other member, all at once, each on a
 //! connection of its own through the peer door ([`Call::Ask`]). A member that does not answer within
-//! [`WITHIN`] is left out, and where the API has a word for that, it is said.
+//! `WITHIN` is left out, and where the API has a word for that, it is said.
 //!
 //! Questions and answers are JSON of the types in here. Fields that a reader does not know are not looked at, and
 //! a question that it does not know is refused, so that versions may differ.
