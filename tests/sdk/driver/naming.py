@@ -94,12 +94,13 @@ class Registry:
                 raise Broken(f"{self.name} reads {tell(found, wanted)}")
             time.sleep(0.05)
 
-    def returned(self, service, within):
-        """Waits until its requests are answered again: a node is back sooner than its clients."""
+    def returned(self, act, within=20):
+        """Does something until the SDK is connected again: a node is back sooner than its clients. (Some answer a
+        query from memory meanwhile.)"""
         deadline = time.monotonic() + within * self.run.patience
         while True:
             try:
-                return self.instances(service)
+                return act()
             except SdkError as error:
                 if time.monotonic() > deadline:
                     raise Broken(f"{self.name} is not answered: {error}") from error
