@@ -9,8 +9,9 @@
 //!   their owner may then be on different sides of a cut for long enough.
 //! - **Ghosts.** Of what was deregistered, a node that no longer shows it does not show it again; after a quiet time
 //!   nobody shows it. What died does not come back to a node that lacked it after a quiet time, and is gone after its time, plus the grace if there was trouble. Forgiven: instances for which a
-//!   request with an unknown outcome may still be on its way, a tombstone that died with its node, and the word of
-//!   a node that died before the instance did, which is kept for the grace.
+//!   request with an unknown outcome may still be on its way, a tombstone that died with its node, the word of
+//!   a node that died before the instance did, which is kept for the grace, and a deregistration within a second of
+//!   the last beat while nodes may not hear each other.
 //! - **Emptiness.** A node that was started does not list nobody where several were when it died, not even when all
 //!   died with it: SDKs would drop every provider. It may answer 503.
 //! - **Stamps.** On one node the stamp of a service never falls, over its restarts too, and rises with every
@@ -375,6 +376,11 @@ fn gone(record: &Record, troubles: &Troubles, service: u32) -> Vec<Gone> {
         let in_doubt = record.doubts.iter().any(|doubt: &Doubt| {
             doubt.instance == life.instance && doubt.at + LATE >= end.asked && doubt.at <= to
         });
+        // Nodes that do not hear each other order what comes to them within moments by clocks that differ: a beat that
+        // one took just before may stand above the word of the other.
+        let hurried = life.kept.last().is_some_and(|kept| kept + SECOND > end.asked)
+            && troubles.quiet_from(end.asked.saturating_sub(QUIET), QUIET) + QUIET > end.asked;
+        let in_doubt = in_doubt || (hurried && end.how == Ending::Deregistered);
         let untold = end.acknowledged.is_some() && troubles.dead(end.node, from, from + UNTOLD);
         let deregistered = end.how == Ending::Deregistered && end.acknowledged.is_some();
         let for_good = deregistered && !in_doubt && !untold;

@@ -242,6 +242,9 @@ fn what_was_forgotten_and_comes_back_is_a_ghost() {
     ghost(Made::new()).fails("ghost");
     // A request of which nobody knows the end may have done it.
     ghost(Made::new().doubt(1500)).passes();
+    // A beat that another node took a moment before may stand above it while they do not hear each other.
+    ghost(Made::new()).beats(1, 1200, 1900).passes();
+    ghost(Made::new()).beats(1, 1000, 1100).fails("ghost");
     // So may a client that registers again.
     ghost(Made::new()).registered(2, Way::Http, 2950).passes();
     // Or a start from the copies of one who has not heard; and a tombstone may die with its node.
