@@ -22,8 +22,11 @@ use super::wire;
 use crate::distro::{GRACE_MS, Message};
 use crate::naming::{Batch, Origin, Revision};
 
-/// So long after a change it is on its way to the disk.
+/// So long after a change a lone node has it on its way to the disk.
 const EVERY: Duration = Duration::from_millis(100);
+/// In a cluster the file is of use when all nodes have ended at once, so that more changes of one record can be
+/// gathered to one.
+const EVERY_OF_MANY: Duration = Duration::from_secs(1);
 /// Changes of one frame, and of one look at the registry.
 const BATCH_COUNT: usize = 256;
 /// Batches that are taken back in one turn: some 8 ms under the lock.
@@ -170,7 +173,12 @@ impl Discovery {
     pub async fn keep(self: Arc<Self>) {
         self.lock().distro.set_kept(Some(Revision::default()));
         loop {
-            sleep(EVERY).await;
+            let every = if self.lock().is_alone() {
+                EVERY
+            } else {
+                EVERY_OF_MANY
+            };
+            sleep(every).await;
             let (me, newest) = self.look(|registry, _| (registry.me(), registry.newest()));
             if !self.lock_keeper().is_due(me, newest, self.now_ms()) {
                 continue;

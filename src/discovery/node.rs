@@ -120,6 +120,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// No other node has a part of what there is.
+    pub(super) fn is_alone(&self) -> bool {
+        self.members.len() == 1
+    }
+
     fn readiness(&self, now_ms: u64) -> Readiness {
         if self.distro.is_loading() || !matches!(self.fed, Fed::Yes) {
             return Readiness::Loading;
@@ -128,7 +133,7 @@ impl Shared {
             return Readiness::Ready;
         }
         // In a cluster each node has a part of it for now.
-        if self.taken_back && self.members.len() == 1 {
+        if self.taken_back && self.is_alone() {
             return Readiness::Provisional;
         }
         Readiness::AwaitingClients
