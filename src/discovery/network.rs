@@ -218,8 +218,12 @@ impl Discovery {
         }
         let mut shared = self.lock();
         let this = &mut *shared;
+        if !this.distro.on_connected(self.now_ms(), &this.registry, peer.0) {
+            // A link may stand a moment before this node has heard who the members are. Kept, it would be silent until
+            // the other side gives it up; dialled again, it is heard from its first message on.
+            return link.close();
+        }
         this.links.insert(peer.0, link);
-        this.distro.on_connected(self.now_ms(), &this.registry, peer.0);
         self.send_out(this);
     }
 

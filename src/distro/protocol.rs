@@ -222,10 +222,11 @@ impl Distro {
         std::mem::take(&mut self.out)
     }
 
-    /// A stream to a peer has begun.
-    pub fn on_connected(&mut self, now_ms: u64, registry: &Registry, peer: u64) {
+    /// A stream to a peer has begun; false if it is no member, as far as this node knows: nothing of the stream is
+    /// heard then, so it is to be ended and begun again.
+    pub fn on_connected(&mut self, now_ms: u64, registry: &Registry, peer: u64) -> bool {
         if !self.members.contains(&peer) || peer == self.me.node {
-            return;
+            return false;
         }
         let fresh = Peer {
             origin: None,
@@ -256,6 +257,7 @@ impl Distro {
                 lacks: self.lacks(now_ms),
             },
         );
+        true
     }
 
     /// A stream to a peer has ended; what was on its way may be lost.

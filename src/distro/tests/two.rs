@@ -48,7 +48,7 @@ impl Nodes {
         for other in others {
             for (a, b) in [(id, other), (other, id)] {
                 self.at(a, |node, now_ms| {
-                    node.distro.on_connected(now_ms, &node.registry, b)
+                    assert!(node.distro.on_connected(now_ms, &node.registry, b));
                 });
             }
         }
@@ -309,4 +309,16 @@ fn who_held_something_waits_no_longer_than_its_own_time_or_until_others_know() {
         "the first one knows, and has told them"
     );
     assert!(nodes.shows(3));
+}
+
+#[test]
+fn a_stream_that_stands_before_its_peer_is_known_as_a_member_is_not_taken() {
+    let me = Origin { node: 1, boot: 1 };
+    let registry = Registry::new(me, StampClock::new(WALL_MS, BEGINNING_MS));
+    let mut distro = Distro::new(me, [], BEGINNING_MS);
+    assert!(!distro.on_connected(BEGINNING_MS, &registry, 2));
+    assert!(distro.take_out().is_empty());
+    distro.set_members([1, 2]);
+    assert!(distro.on_connected(BEGINNING_MS, &registry, 2));
+    assert_eq!(distro.take_out().len(), 1);
 }
