@@ -17,7 +17,9 @@ async fn call(address: SocketAddr, method: &str, target: &str) -> (u16, String) 
     answer.unwrap_or_else(|lost| panic!("{method} {target} at {address}: {lost:?}"))
 }
 
+/// A node that has just joined tells nobody of naming (503) until it knows what there is.
 async fn get(address: SocketAddr, target: &str) -> Value {
+    becomes_ready(address).await;
     let (status, body) = call(address, "GET", target).await;
     assert_eq!(status, 200, "{target}: {body}");
     serde_json::from_str(&body).expect("JSON")
