@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use super::node::{Discovery, Shared};
 use super::wire;
 use crate::distro::{GRACE_MS, Message};
-use crate::naming::{Batch, Origin, Revision};
+use crate::naming::{Batch, Origin, Registry, Revision};
 
 /// So long after a change a lone node has it on its way to the disk.
 const EVERY: Duration = Duration::from_millis(100);
@@ -112,7 +112,9 @@ impl Keeper {
         node.lock().distro.set_kept(kept);
     }
 
-    fn is_due(&self, me: Origin, newest: Revision, now_ms: u64) -> bool {
+    fn is_due(&self, node: &Discovery) -> bool {
+        let look = |registry: &Registry, now_ms| (registry.me(), registry.newest(), now_ms);
+        let (me, newest, now_ms) = node.look(look);
         match self.file {
             Some(_) => self.of != Some(me) || self.known != newest || now_ms >= self.anew_ms,
             None => !self.failed || now_ms >= self.anew_ms,
@@ -142,7 +144,7 @@ impl Keeper {
                 break;
             }
             self.known = batch.through;
-            file.append(&[wire::encode_message(&Message::Changes(batch))])?;
+            append(&mut file, batch)?;
         }
         self.file = Some(file);
         Ok(())
@@ -155,7 +157,7 @@ impl Keeper {
         while known < all {
             let batch = node.look(|registry, _| registry.written_batch(known, all, BATCH_COUNT));
             known = batch.through;
-            file.append(&[wire::encode_message(&Message::Changes(batch))])?;
+            append(&mut file, batch)?;
         }
         file.publish()?;
         self.known = all;
@@ -163,6 +165,10 @@ impl Keeper {
         self.anew_ms = u64::MAX;
         Ok(file)
     }
+}
+
+fn append(file: &mut FrameFile, batch: Batch) -> io::Result<()> {
+    file.append(&[wire::encode_message(&Message::Changes(batch))])
 }
 
 impl Discovery {
@@ -179,12 +185,11 @@ impl Discovery {
                 EVERY_OF_MANY
             };
             sleep(every).await;
-            let (me, newest) = self.look(|registry, _| (registry.me(), registry.newest()));
-            if !self.lock_keeper().is_due(me, newest, self.now_ms()) {
+            if !self.lock_keeper().is_due(&self) {
                 continue;
             }
             let this = Arc::clone(&self);
-            let round = tokio::task::spawn_blocking(move || this.lock_keeper().round(&this));
+            let round = tokio::task::spawn_blocking(move || this.keep_now());
             if round.await.is_err() {
                 tracing::error!("what instances there are is not kept for a restart: its thread panicked");
                 self.lock().distro.set_kept(None);
@@ -195,9 +200,8 @@ impl Discovery {
 
     /// Brings the file up to date, if it is not. Blocks.
     pub(super) fn keep_now(&self) {
-        let (me, newest) = self.look(|registry, _| (registry.me(), registry.newest()));
         let mut keeper = self.lock_keeper();
-        if keeper.is_due(me, newest, self.now_ms()) {
+        if keeper.is_due(self) {
             keeper.round(self);
         }
     }

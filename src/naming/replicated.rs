@@ -172,7 +172,7 @@ impl Registry {
     }
 
     /// As [`Registry::feed_all`] for one bucket of [`Replicated::by_bucket`].
-    pub fn feed_bucket(&mut self, now_ms: u64, bucket: usize, rows: Vec<Replicated>) {
+    fn feed_bucket(&mut self, now_ms: u64, bucket: usize, rows: Vec<Replicated>) {
         let mut gone = self.replicated(bucket);
         for row in rows {
             gone.remove(&row.place());
@@ -244,7 +244,7 @@ impl Place {
 
 impl Replicated {
     /// Values by the bucket of their services.
-    pub fn by_bucket(rows: impl IntoIterator<Item = Replicated>) -> Vec<Vec<Replicated>> {
+    fn by_bucket(rows: impl IntoIterator<Item = Replicated>) -> Vec<Vec<Replicated>> {
         let mut buckets: Vec<Vec<Replicated>> = vec![Vec::new(); BUCKETS];
         for row in rows {
             if let Some(bucket) = buckets.get_mut(bucket_of(row.service())) {

@@ -104,6 +104,24 @@ impl Client {
         (client, stream, id)
     }
 
+    /// As [`Client::registered`], with a setup and an address of its own, at a node that may be starting: SDKs ask
+    /// again then.
+    pub(crate) async fn introduced(
+        address: std::net::SocketAddr,
+        setup: &ConnectionSetupRequest<'_>,
+        ip: &str,
+    ) -> (Client, Stream) {
+        let mut client = Client::connect(address).await;
+        while client.call(&ServerCheckRequest::default()).await.codes().0 == 300 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut stream = client.stream().await;
+        let setup = nacos::request_frame(setup, &[], ip);
+        stream.raw(setup).await.expect("the stream takes it");
+        assert_eq!(client.health().await.codes(), (200, 0));
+        (client, stream)
+    }
+
     /// `ServerCheckRequest`: the id of the connection.
     pub(crate) async fn check(&mut self) -> String {
         let answer = self.call(&ServerCheckRequest::default()).await.answer();

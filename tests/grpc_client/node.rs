@@ -47,25 +47,12 @@ impl Node {
 
     /// A client of an SDK.
     pub(crate) async fn client_of(&self, version: &'static str, ip: &str) -> Client {
-        let mut client = client::Client::connect(self.server.grpc_address()).await;
-        // While the node is starting, SDKs ask again.
-        while client
-            .call(&proto::nacos::remote::ServerCheckRequest::default())
-            .await
-            .codes()
-            .0
-            == 300
-        {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        let mut stream = client.stream().await;
         let setup = ConnectionSetupRequest {
             client_version: version.into(),
             ..client::setup()
         };
-        let setup = nacos::request_frame(&setup, &[], ip);
-        stream.raw(setup).await.expect("the stream takes it");
-        assert_eq!(client.health().await.codes(), (200, 0));
+        let address = self.server.grpc_address();
+        let (client, stream) = client::Client::introduced(address, &setup, ip).await;
         Client { client, stream }
     }
 

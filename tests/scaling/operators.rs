@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 
+use proto::nacos::Payload;
 use proto::nacos::naming::SubscribeServiceRequest;
-use proto::nacos::{self, Payload};
 use rnacos::server::Tuning;
 use serde_json::{Value, json};
 
@@ -44,21 +44,8 @@ async fn becomes(address: SocketAddr, target: &str, is_right: impl Fn(&Value) ->
 
 /// A client of one node, with an address of its own.
 async fn connected(cluster: &Cluster, node: u64, ip: &str) -> (Client, Stream) {
-    let mut client = Client::connect(cluster.node(node).server().grpc_address()).await;
-    while client
-        .call(&proto::nacos::remote::ServerCheckRequest::default())
-        .await
-        .codes()
-        .0
-        == 300
-    {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    let mut stream = client.stream().await;
-    let said = nacos::request_frame(&setup(), &[], ip);
-    stream.raw(said).await.expect("the stream takes it");
-    assert_eq!(client.health().await.codes(), (200, 0));
-    (client, stream)
+    let address = cluster.node(node).server().grpc_address();
+    Client::introduced(address, &setup(), ip).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
