@@ -17,7 +17,6 @@
 //! 4. *Without a leader no change is reported.* The round waits for one as long as the poll is held; then
 //!    the answer is an error, which sends the client to another node.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -128,16 +127,6 @@ impl Services {
                 wait(self, &self.push, &self.stopping, listen, deadline).await
             }
         }
-    }
-
-    /// Clients of this node that listen to a config: address, and what it has.
-    pub fn listeners_of(&self, key: &ConfigKey) -> BTreeMap<String, Seen> {
-        self.push.listeners_of(key)
-    }
-
-    /// What clients with this address listen to on this node, and what they have of it.
-    pub fn listened_from(&self, ip: &str) -> BTreeMap<ConfigKey, Seen> {
-        self.push.listened_from(ip)
     }
 }
 

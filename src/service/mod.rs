@@ -10,6 +10,7 @@ mod freshness;
 pub mod fuzzy;
 pub mod health;
 pub mod listen;
+mod listening;
 pub mod metrics;
 pub mod namespace;
 pub mod naming;

@@ -1,4 +1,5 @@
-//! What nodes ask each other for operators: who is connected there, who watches a service, how busy it is.
+//! What nodes ask each other for operators: who is connected there, who listens to a config or watches a service,
+//! how busy it is.
 //!
 //! Most of what operators ask is the same on every node. What is not (connections, and what hangs on them) is
 //! gathered by the node that was asked: it puts one question to every other member, all at once, each on a
@@ -22,7 +23,7 @@ use super::Services;
 use super::clients::Metered;
 use super::naming_subscribers::Watchers;
 use crate::cluster::{ANSWER_BYTES_MAX, Call, CallReply, Credentials, PeerClient, Target};
-use crate::model::{NamespaceId, ServiceKey};
+use crate::model::{ConfigKey, NamespaceId, ServiceKey};
 
 /// A member has so long to take the connection, and as long again to answer. A client has less to answer a
 /// question that is handed on to it (`grpc`).
@@ -44,6 +45,20 @@ pub(super) enum Question {
         service: String,
         /// Of so many, the first by address, more than their number is told.
         first: usize,
+    },
+    /// Who listens to a config there? Answered by a map of addresses to MD5s.
+    Listeners {
+        /// Text of the namespace's id.
+        namespace: String,
+        /// Its group.
+        group: String,
+        /// Its name.
+        data_id: String,
+    },
+    /// What do clients with an address listen to there? Answered by a list.
+    Listened {
+        /// The address.
+        ip: String,
     },
     /// What do the clients with an address say of themselves? Answered by a map.
     ClientMetrics(Metered),
@@ -100,6 +115,15 @@ impl Services {
                 let service = ServiceKey::new(&NamespaceId::new(&namespace), &group, &service);
                 written(&self.watchers(&service, first))
             }
+            Question::Listeners {
+                namespace,
+                group,
+                data_id,
+            } => {
+                let key = ConfigKey::new(&NamespaceId::new(&namespace), &group, &data_id);
+                written(&self.told_listeners(&key))
+            }
+            Question::Listened { ip } => written(&self.told_listened(&ip)),
             Question::ClientMetrics(asked) => written(&self.client_metrics_here(&asked).await),
             Question::KeepClients { keep, to } => written(&self.move_clients(keep, to.as_deref()).ok()?),
         };
@@ -328,6 +352,14 @@ mod tests {
                 group: "g".to_owned(),
                 service: "s".to_owned(),
                 first: 7,
+            },
+            Question::Listeners {
+                namespace: "dev".to_owned(),
+                group: "g".to_owned(),
+                data_id: "d".to_owned(),
+            },
+            Question::Listened {
+                ip: "10.0.0.1".to_owned(),
             },
             Question::KeepClients {
                 keep: 1,

@@ -1,9 +1,10 @@
-//! What operators ask of any node about all of them: who watches a service, what a client holds, how clients are
-//! spread and sent elsewhere.
+//! What operators ask of any node about all of them: who watches a service, who listens to a config, what a client
+//! holds, how clients are spread and sent elsewhere.
 
 use std::net::SocketAddr;
 
 use proto::nacos::Payload;
+use proto::nacos::config::{ConfigBatchListenRequest, ListenContext};
 use proto::nacos::naming::SubscribeServiceRequest;
 use rnacos::server::Tuning;
 use serde_json::{Value, json};
@@ -85,6 +86,56 @@ async fn any_node_tells_of_the_subscribers_of_all() {
     }
     let own = get(http[1], &format!("{target}&aggregation=false")).await;
     assert_eq!(ips(&own), ["10.1.0.2"]);
+    cluster.stop().await;
+}
+
+/// Listeners sit on nodes 1 and 3; whatever node is asked tells of both. A node that is gone is left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_node_tells_who_listens_to_what() {
+    let mut cluster = Cluster::of(3, Tuning::default()).await;
+    let http = cluster.http();
+    let md5 = "0123456789abcdef0123456789abcdef";
+    let mut clients = Vec::new();
+    for node in [1, 3] {
+        let (mut client, stream) = connected(&cluster, node, &format!("10.1.3.{node}")).await;
+        let context = |data_id: &'static str, tenant: &'static str| ListenContext {
+            data_id: data_id.into(),
+            group: "g".into(),
+            tenant: tenant.into(),
+            md5: md5.into(),
+        };
+        let listening = client
+            .call(&ConfigBatchListenRequest {
+                listen: true,
+                config_listen_contexts: vec![context("d", ""), context("d", "dev")],
+                ..ConfigBatchListenRequest::default()
+            })
+            .await;
+        assert_eq!(listening.codes(), (200, 0));
+        clients.push((client, stream));
+    }
+    let of_config = "/v1/cs/configs/listener?dataId=d&group=g&sampleTime=1";
+    let of_address = "/v1/cs/listener?ip=10.1.3.3&all=true";
+    let both = json!({"10.1.3.1": md5, "10.1.3.3": md5});
+    let what = json!({"d+g": md5, "d+g+dev": md5});
+    for node in &http {
+        assert_eq!(get(*node, of_config).await["lisentersGroupkeyStatus"], both);
+        assert_eq!(get(*node, of_address).await["lisentersGroupkeyStatus"], what);
+    }
+    let own = |target: &str| format!("{target}&aggregation=false");
+    let told = get(http[0], &own(of_config)).await;
+    assert_eq!(
+        told,
+        json!({"collectStatus": 200, "lisentersGroupkeyStatus": {"10.1.3.1": md5}})
+    );
+    let told = get(http[0], &own(of_address)).await;
+    assert_eq!(told["lisentersGroupkeyStatus"], json!({}));
+    cluster.take(3).halt().await;
+    let told = get(http[1], of_config).await;
+    assert_eq!(
+        told,
+        json!({"collectStatus": 200, "lisentersGroupkeyStatus": {"10.1.3.1": md5}})
+    );
     cluster.stop().await;
 }
 

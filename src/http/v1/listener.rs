@@ -191,54 +191,72 @@ struct ListenersJson {
     listeners: BTreeMap<String, String>,
 }
 
-fn listeners(collect_status: Option<u16>, listeners: BTreeMap<String, String>) -> Answer {
+fn listeners(collect_status: Option<u16>, listeners: BTreeMap<String, String>) -> Reply {
     let body = ListenersJson {
         collect_status,
         listeners,
     };
-    Answer::Ready(reply::json(JSON_UTF8, &body))
+    reply::json(JSON_UTF8, &body)
 }
 
-/// GET `/v1/cs/configs/listener`: addresses that listen to a config on this node, and what they have.
+/// GET `/v1/cs/configs/listener`: addresses that listen to a config, and what they have; of all nodes, unless
+/// `aggregation=false`.
 pub(in super::super) fn of_config(services: &Arc<Services>, request: &Request) -> Result<Answer> {
-    let found = addresses(services, &request.params()?)?;
-    Ok(listeners(Some(200), found))
+    let params = request.params()?;
+    let key = name(&params).key()?;
+    let (services, here) = (Arc::clone(services), is_about_this_node(&params));
+    Ok(Answer::later(async move {
+        let found = match here {
+            true => services.listeners_of(&key),
+            false => services.listeners_everywhere(&key).await,
+        };
+        Ok(listeners(Some(200), addresses(found)))
+    }))
 }
 
-/// GET `/v1/cs/communication/configWatchers`: the same for another node.
+/// GET `/v1/cs/communication/configWatchers`: those of this node.
 pub(in super::super) fn watchers(services: &Arc<Services>, request: &Request) -> Result<Answer> {
-    let found = addresses(services, &request.params()?)?;
-    Ok(listeners(None, found))
+    let found = services.listeners_of(&name(&request.params()?).key()?);
+    Ok(Answer::Ready(listeners(None, addresses(found))))
 }
 
-fn addresses(services: &Services, params: &Params<'_>) -> Result<BTreeMap<String, String>> {
-    let found = services.listeners_of(&name(params).key()?);
-    Ok(found.into_iter().map(|(ip, seen)| (ip, md5_text(seen))).collect())
+fn addresses(found: BTreeMap<String, Seen>) -> BTreeMap<String, String> {
+    found.into_iter().map(|(ip, seen)| (ip, md5_text(seen))).collect()
 }
 
-/// GET `/v1/cs/listener`: what an address listens to on this node. Without a namespace and without
+fn is_about_this_node(params: &Params<'_>) -> bool {
+    params.get("aggregation") == Some("false")
+}
+
+/// GET `/v1/cs/listener`: what an address listens to, on all nodes unless `aggregation=false`. Without a namespace and without
 /// `all=true` only what lies in the default namespace.
 pub(in super::super) fn of_address(services: &Arc<Services>, request: &Request) -> Result<Answer> {
     let params = request.params()?;
     let namespace = NamespaceId::from(params.any(&["tenant", "namespaceId"]));
     let all = namespace.is_default() && params.get("all") == Some("true");
-    let found = configs(services, &params)?;
-    let shown = found
-        .into_iter()
-        .filter(|(key, _)| all || key.namespace() == namespace.as_str());
-    Ok(listeners(Some(200), group_keys(shown)))
+    let ip = address(&params)?.to_owned();
+    let (services, here) = (Arc::clone(services), is_about_this_node(&params));
+    Ok(Answer::later(async move {
+        let found = match here {
+            true => services.listened_from(&ip),
+            false => services.listened_everywhere(&ip).await,
+        };
+        let shown = found
+            .into_iter()
+            .filter(|(key, _)| all || key.namespace() == namespace.as_str());
+        Ok(listeners(Some(200), group_keys(shown)))
+    }))
 }
 
-/// GET `/v1/cs/communication/watcherConfigs`: all of them, for another node.
+/// GET `/v1/cs/communication/watcherConfigs`: all that it listens to on this node.
 pub(in super::super) fn watched(services: &Arc<Services>, request: &Request) -> Result<Answer> {
-    let found = configs(services, &request.params()?)?;
-    Ok(listeners(None, group_keys(found.into_iter())))
+    let found = services.listened_from(address(&request.params()?)?);
+    Ok(Answer::Ready(listeners(None, group_keys(found.into_iter()))))
 }
 
-fn configs(services: &Services, params: &Params<'_>) -> Result<BTreeMap<ConfigKey, Seen>> {
+fn address<'a>(params: &'a Params<'_>) -> Result<&'a str> {
     name(params).check_characters()?;
-    let ip = params.get("ip").ok_or(Error::missing("ip"))?;
-    Ok(services.listened_from(ip))
+    params.get("ip").ok_or(Error::missing("ip"))
 }
 
 /// `dataId+group[+tenant]`
