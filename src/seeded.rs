@@ -32,6 +32,8 @@ pub enum Bug {
     /// `listen-blind`: over gRPC, listening registers and does not compare: what changed while a client was
     /// away is not told.
     ListenBlind,
+    /// `clients-unasked`: whoever asks what clients hold of a config is answered that there are none.
+    ClientsUnasked,
     /// `fuzzy-never-told`: those who watch a pattern hear of what was there when they began, and of nothing
     /// after.
     FuzzyNeverTold,
@@ -83,6 +85,7 @@ const NAMES: &[(&str, Bug)] = &[
     ("public-apart", Bug::PublicApart),
     ("never-told", Bug::NeverTold),
     ("listen-blind", Bug::ListenBlind),
+    ("clients-unasked", Bug::ClientsUnasked),
     ("fuzzy-never-told", Bug::FuzzyNeverTold),
     ("words-lost", Bug::WordsLost),
     ("not-deregistered", Bug::NotDeregistered),

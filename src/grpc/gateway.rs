@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tracing::warn;
 
 use super::body::{BODIES_BYTES_MAX, Budget};
-use super::connection::Registry;
+use super::connection::{Client, Registry};
 use super::conversation::Conversation;
 use super::dispatch::Table;
 use super::handlers;
@@ -89,6 +89,13 @@ impl Gateway {
         match &self.services {
             Some(services) => services,
             None => unreachable!("a handler that needs services is in the table of a server that has them"),
+        }
+    }
+
+    /// A client has registered, and has been told so.
+    pub(super) fn registered(&self, client: &Arc<Client>) {
+        if self.services.is_some() {
+            handlers::registered(client, self);
         }
     }
 

@@ -251,6 +251,7 @@ impl Stream {
             // It waits for this and gives up without: it has to come again.
             told.map_err(|_| End::Refused("it takes nothing"))?;
         }
+        self.conversation.gateway.registered(&client);
         Ok(())
     }
 

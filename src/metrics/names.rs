@@ -132,7 +132,7 @@ families! {
     DISTRO_PEERS = Gauge "rnacos_distro_peers" "Nodes whose registries this one is connected to.";
     DISTRO_BEHIND = Gauge "rnacos_distro_unconfirmed" "Changes of this node that the slowest of them has not confirmed.";
     DISTRO_ABSENT = Gauge "rnacos_distro_absent_origins" "Nodes that nobody hears and whose records are still kept.";
-    PUSH_WAITING = Gauge "rnacos_config_listeners_waiting" "Clients that wait for changes: long polls, and gRPC connections that have listened.";
+    PUSH_WAITING = Gauge "rnacos_config_listeners_waiting" "Clients that wait for changes: long polls, and gRPC connections that have listened or are expected to.";
     PUSH_KEYS = Gauge "rnacos_config_listened_keys" "Configs that somebody listens to on this node.";
     PUSH_WATCHES = Gauge "rnacos_config_watches" "Pairs of a waiting client and a config it listens to.";
     PUSH_NOTIFICATIONS = Counter "rnacos_config_notifications_total" "Configs named as changed in answers to listeners.";

@@ -4,17 +4,18 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::fuzzy::FuzzyPush;
 use super::listeners::Listeners;
+use super::newcomers::{Newcomer, Recent};
 use super::session::Session;
 use super::watch::Watch;
 use crate::clock;
 use crate::config::{Seen, Versions};
 use crate::metrics::Push;
-use crate::model::ConfigKey;
+use crate::model::{ConfigKey, NamespaceId};
 use crate::state::Event;
 
 /// Memory that all watches together may take ([`Listeners::cost_of`]): about 450,000 watches of names of
@@ -38,6 +39,8 @@ pub struct ConfigPush {
     shared: Mutex<Shared>,
     /// Something is due.
     changed: Notify,
+    /// Number of the last change of which newcomers are to hear.
+    newcomers: watch::Sender<u64>,
     /// Counters.
     pub metrics: Push,
     /// Who watches patterns.
@@ -47,6 +50,8 @@ pub struct ConfigPush {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) listeners: Listeners<ConfigKey, Seen, Arc<Session>>,
+    /// What changed last, for those who come.
+    pub(super) recent: Recent,
     /// Changed and watched, not yet told. No larger than the number of watched configs.
     due: HashMap<ConfigKey, Change>,
     /// The whole state was replaced; everybody is to look again.
@@ -97,6 +102,9 @@ impl ConfigPush {
         let mut shared = self.lock();
         for event in events {
             self.note_existence(&event);
+            if let Event::ConfigChanged { key, .. } = &event {
+                shared.recent.note(key.clone(), now);
+            }
             match event {
                 Event::ConfigChanged {
                     key, before, after, ..
@@ -119,7 +127,8 @@ impl ConfigPush {
                 | Event::FeatureLevelRaised { .. } => {}
             }
         }
-        let anything = !shared.due.is_empty() || shared.reloaded.is_some();
+        let anything =
+            !shared.due.is_empty() || shared.reloaded.is_some() || self.newcomers.receiver_count() > 0;
         drop(shared);
         if anything {
             self.changed.notify_one();
@@ -154,9 +163,10 @@ impl ConfigPush {
     }
 
     async fn tell_all(&self) {
-        let (due, reloaded) = {
+        let (due, reloaded, noted) = {
             let mut shared = self.lock();
-            (std::mem::take(&mut shared.due), shared.reloaded.take())
+            let due = std::mem::take(&mut shared.due);
+            (due, shared.reloaded.take(), shared.recent.noted())
         };
         let mut marked = 0;
         if let Some(since) = reloaded {
@@ -173,6 +183,11 @@ impl ConfigPush {
         for (key, change) in due {
             self.tell(&key, &change, &mut marked).await;
         }
+        self.newcomers.send_if_modified(|last| {
+            let is_news = *last != noted;
+            *last = noted;
+            is_news
+        });
     }
 
     /// Marks everybody who watches a config and is concerned.
@@ -206,6 +221,14 @@ impl ConfigPush {
         let session = Arc::new(Session::new(ip, tag));
         let id = self.lock().listeners.add(Arc::clone(&session));
         Watch::new(Arc::clone(self), id, session)
+    }
+
+    /// For a client that is expected to listen to configs of a namespace (any of its spellings) and has not said to
+    /// which.
+    pub fn expect(self: &Arc<Self>, namespace: &str) -> Newcomer {
+        // Subscribed first, looked at afterwards.
+        let told = self.newcomers.subscribe();
+        Newcomer::new(Arc::clone(self), NamespaceId::new(namespace), told, clock::now())
     }
 
     /// Registers a client with everything it watches. From the moment this returns, no change of any of

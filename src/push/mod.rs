@@ -20,7 +20,7 @@
 //! A connection that stays is told by pushes that it acknowledges: [`Outbox`] keeps what still has to be
 //! told and what was not acknowledged, [`UnderWay`] the pushes themselves, [`Reminders`] what was acknowledged and
 //! not looked at. [`FuzzyPush`] does for patterns
-//! over names what [`ConfigPush`] does for names.
+//! over names what [`ConfigPush`] does for names. A [`Newcomer`] has not said what it watches.
 //!
 //! What is *not* in here: which answer a change is for whom (`service::listen`), wire forms, sockets.
 
@@ -29,6 +29,7 @@ mod fuzzy;
 mod listeners;
 mod marks;
 mod naming;
+mod newcomers;
 mod outbox;
 mod pacing;
 mod patterns;
@@ -43,6 +44,7 @@ pub use fuzzy::{FuzzyMarks, FuzzyPush, FuzzySession};
 pub use listeners::{Listeners, Name, Slot, WatcherId};
 pub use marks::{Due, Marks, Which};
 pub use naming::{Clusters, Full as NamingFull, NamingPush, NamingSession, NamingWatch, Subject, Who};
+pub use newcomers::Newcomer;
 pub use outbox::{Failed, Outbox, Retries};
 pub use pacing::{Pacing, window};
 pub use patterns::{FuzzyIndex, FuzzyPattern, Look, MATCHES_MAX, TooManyPatterns};

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::Services;
 use crate::cluster::BoxFuture;
 use crate::error::{Error, Result};
+use crate::seeded::{self, Bug};
 
 /// A registered client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,8 +108,8 @@ impl Services {
     /// What the clients of this node with an address say of themselves.
     pub async fn client_metrics_here(&self, asked: &Metered) -> BTreeMap<String, Value> {
         match self.clients.get() {
-            Some(clients) => clients.metrics(asked).await,
-            None => BTreeMap::new(),
+            Some(clients) if !seeded::has(Bug::ClientsUnasked) => clients.metrics(asked).await,
+            _ => BTreeMap::new(),
         }
     }
 

@@ -21,6 +21,8 @@
 //!    answer for longer than that when there is much in it. Looking is to listen to the config anew, as
 //!    nearly all SDKs do after a notification, or to read it over this connection, as the Rust one does.
 //!
+//! 7. *Clients that do not do what this needs* ([`silent`]) are told of what they may listen to.
+//!
 //! Without a leader nothing is told that was not proved before; it is told when there is one.
 
 use std::collections::HashMap;
@@ -32,6 +34,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::silent::{Guesses, Silence};
 use super::Services;
 use super::freshness::Moment;
 use super::listen::{Listened, Spelling, Truth};
@@ -42,6 +45,10 @@ use crate::metrics;
 use crate::model::ConfigKey;
 use crate::push::{ConfigPush, Due, Failed, Full, Outbox, Reminders, Session, Slot, UnderWay, Watch, Which};
 use crate::seeded::{self, Bug};
+
+mod silent;
+
+pub use silent::Who;
 
 /// Keys one connection may listen to. SDKs open a connection for every 3,000, or put all on one.
 pub const WATCHED_MAX: usize = 100_000;
@@ -71,6 +78,10 @@ pub struct ConfigWatch {
     session: Arc<Session>,
     inner: Mutex<Inner>,
     listens: watch::Sender<Listens>,
+    /// The client throws the answer of a listen of one config away.
+    looks_away: bool,
+    /// The client may listen to configs of which it has not spoken.
+    silence: Option<Silence>,
 }
 
 /// The listens of a connection.
@@ -136,10 +147,10 @@ pub struct Notice<'a> {
 pub struct Unresponsive;
 
 impl Services {
-    /// Registers a connection that listens to nothing yet: the client's address, and its tag if it has one.
+    /// Registers a connection that listens to nothing yet, or has not said to what.
     /// Dropping it ends all its listening.
-    pub fn open_watch(&self, ip: &str, tag: Option<&str>) -> ConfigWatch {
-        ConfigWatch::new(&self.push, ip, tag)
+    pub fn open_watch(&self, who: &Who<'_>) -> ConfigWatch {
+        ConfigWatch::new(&self.push, who, self.freshness.now())
     }
 
     /// Has the connection listen to these configs too, or replaces what it has of them; gives back those
@@ -186,17 +197,22 @@ impl Services {
 }
 
 impl ConfigWatch {
-    fn new(push: &Arc<ConfigPush>, ip: &str, tag: Option<&str>) -> ConfigWatch {
-        let watch = push.open(ip, tag);
+    /// `came` is the moment of the connection: what the client has, it has from before, and perhaps from a node that
+    /// is newer than this one.
+    fn new(push: &Arc<ConfigPush>, who: &Who<'_>, came: Moment) -> ConfigWatch {
+        let watch = push.open(who.ip, who.tag);
+        let silence = Silence::of(who, push);
         ConfigWatch {
             session: Arc::clone(watch.session()),
             inner: Mutex::new(Inner {
                 watch,
                 by_key: HashMap::new(),
                 watched: Vec::new(),
-                asked: None,
+                asked: silence.is_some().then_some(came),
             }),
             listens: watch::Sender::default(),
+            looks_away: who.looks_away(),
+            silence,
         }
     }
 
@@ -262,6 +278,15 @@ impl ConfigWatch {
         self.len() == 0
     }
 
+    /// The client listens to this config alone, differs, and may not look at the answer: it is told besides.
+    fn tell_besides(&self, key: &ConfigKey) {
+        if self.looks_away
+            && let Some(slot) = self.inner().by_key.get(key).copied()
+        {
+            self.session.mark(slot, clock::now());
+        }
+    }
+
     /// A notification of this config; `None` when the client listens to it no longer.
     fn carry<C: Courier>(
         &self,
@@ -269,8 +294,10 @@ impl ConfigWatch {
         courier: &C,
     ) -> Option<impl Future<Output = bool> + Send + 'static + use<C>> {
         let mut inner = self.inner();
-        let watched = inner.watched_mut(key)?;
-        let namespace = watched.spelling.as_sent(&watched.key);
+        let namespace = match inner.watched_mut(key) {
+            Some(watched) => watched.spelling.as_sent(&watched.key),
+            None => self.silence.as_ref()?.spelling_of(key)?,
+        };
         Some(courier.carry(Notice { key, namespace }))
     }
 
@@ -397,6 +424,9 @@ async fn listen(
     if !anything_differs || seeded::has(Bug::ListenBlind) {
         return Ok(Vec::new());
     }
+    if let [only] = &*entries {
+        watch.tell_besides(&only.key);
+    }
     let asked = watch.inner().asked.unwrap_or(asked);
     truth.caught_up(asked, deadline).await?;
     // What came meanwhile counts too; its notification finds nothing new, which does no harm.
@@ -451,6 +481,7 @@ async fn deliver(
 ) -> Unresponsive {
     let (mut outbox, mut under_way) = (Outbox::default(), UnderWay::default());
     let mut reminders = Reminders::default();
+    let mut guesses = watch.silence.as_ref().and_then(Silence::begin);
     loop {
         while let Some((key, since)) = outbox.take() {
             match watch.carry(&key, courier) {
@@ -472,6 +503,11 @@ async fn deliver(
                 prove(truth, watch).await;
                 note(truth, watch, due, &mut outbox, &mut reminders).await;
             }
+            changed = Guesses::next(&mut guesses) => {
+                watch.answered().await;
+                prove(truth, watch).await;
+                guess(watch, changed, &mut outbox);
+            }
             ended = under_way.ended() => for (key, taken) in ended {
                 if taken {
                     outbox.acked(&key);
@@ -490,6 +526,17 @@ async fn deliver(
                 watch.answered().await;
                 pushes.retried.fetch_add(remind(watch, &mut outbox, &mut reminders), Relaxed);
             }
+        }
+    }
+}
+
+/// Puts what the client may listen to into the outbox; what it has said that it listens to is told of anyway.
+fn guess(watch: &ConfigWatch, changed: Vec<ConfigKey>, outbox: &mut Outbox<ConfigKey>) {
+    let now = clock::now();
+    let mut inner = watch.inner();
+    for key in changed {
+        if inner.watched_mut(&key).is_none() {
+            outbox.mark(key, now);
         }
     }
 }

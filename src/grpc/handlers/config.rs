@@ -2,6 +2,8 @@
 
 mod listen;
 
+pub(in crate::grpc) use listen::expect;
+
 use std::borrow::Cow;
 
 use proto::nacos::config::{

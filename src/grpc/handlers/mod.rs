@@ -5,12 +5,21 @@ mod fuzzy;
 mod internal;
 mod naming;
 
+use std::sync::Arc;
+
+use super::connection::Client;
 use super::dispatch::Row;
+use super::gateway::Gateway;
 
 /// Every row of the table.
 pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
     let named = internal::ROWS.iter().chain(fuzzy::ROWS);
     named.chain(config::rows()).chain(naming::rows())
+}
+
+/// A client has registered.
+pub(super) fn registered(client: &Arc<Client>, gateway: &Gateway) {
+    config::expect(client, gateway);
 }
 
 #[cfg(test)]

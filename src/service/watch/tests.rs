@@ -14,9 +14,19 @@ use crate::service::config::Name;
 use crate::state::Event;
 
 mod reminded;
+mod unsaid;
 
 fn soon() -> Instant {
     clock::now() + LISTEN_WITHIN
+}
+
+fn open(node: &Scripted, ip: &str) -> ConfigWatch {
+    let who = Who {
+        ip,
+        agent: "Nacos-Java-Client:v3.0.3",
+        ..Who::default()
+    };
+    ConfigWatch::new(&node.push, &who, node.moment())
 }
 
 fn listened(name: &str, content: &str) -> Listened {
@@ -132,7 +142,7 @@ async fn settle() {
 #[tokio::test(start_paused = true)]
 async fn what_differs_is_answered_in_the_order_of_the_client_and_later_changes_are_told() {
     let node = Scripted::new(&[("a", "1"), ("b", "1"), ("c", "1")]);
-    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    let (watch, client) = (open(&node, "ip"), Client::default());
     beside(&node, &watch, &client, async {
         let has = [("c", "0"), ("a", "1"), ("gone", "1"), ("b", "0"), ("never", "")];
         assert_eq!(listens(&node, &watch, &has).await, names(&["c", "gone", "b"]));
@@ -153,7 +163,7 @@ async fn what_differs_is_answered_in_the_order_of_the_client_and_later_changes_a
 #[tokio::test(start_paused = true)]
 async fn a_change_right_after_the_comparison_is_told() {
     let node = Scripted::new(&[("a", "1")]);
-    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    let (watch, client) = (open(&node, "ip"), Client::default());
     *node.after_next_look.lock().unwrap() = Some(("a", "2"));
     beside(&node, &watch, &client, async {
         assert_eq!(listens(&node, &watch, &[("a", "1")]).await, names(&[]));
@@ -167,7 +177,7 @@ async fn a_change_right_after_the_comparison_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_content_that_goes_back_to_what_the_client_said_last_is_told() {
     let node = Scripted::new(&[("a", "1")]);
-    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    let (watch, client) = (open(&node, "ip"), Client::default());
     beside(&node, &watch, &client, async {
         assert_eq!(listens(&node, &watch, &[("a", "1")]).await, names(&[]));
         for content in ["2", "1", "2"] {
@@ -191,7 +201,7 @@ async fn a_content_that_goes_back_to_what_the_client_said_last_is_told() {
 #[tokio::test(start_paused = true)]
 async fn r41_a_lagging_node_tells_nothing_before_it_has_caught_up() {
     let node = Scripted::new(&[("a", "1"), ("b", "1")]);
-    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    let (watch, client) = (open(&node, "ip"), Client::default());
     node.leader.send_replace(false);
     *node.lag.lock().unwrap() = vec![("a", "2"), ("a", "3")];
     beside(&node, &watch, &client, async {
@@ -239,7 +249,7 @@ async fn r41_a_lagging_node_tells_nothing_before_it_has_caught_up() {
 #[tokio::test(start_paused = true)]
 async fn notifications_wait_for_the_answer_of_a_listen() {
     let node = Scripted::new(&[("a", "1"), ("b", "1")]);
-    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    let (watch, client) = (open(&node, "ip"), Client::default());
     beside(&node, &watch, &client, async {
         assert_eq!(listens(&node, &watch, &[("a", "1")]).await, names(&[]));
         node.publish("a", "2");
@@ -271,7 +281,7 @@ async fn notifications_wait_for_the_answer_of_a_listen() {
 #[tokio::test(start_paused = true)]
 async fn a_change_right_after_the_answer_of_a_listen_is_told_a_moment_later() {
     let node = Scripted::new(&[("a", "1")]);
-    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    let (watch, client) = (open(&node, "ip"), Client::default());
     beside(&node, &watch, &client, async {
         assert_eq!(listens(&node, &watch, &[("a", "0")]).await, names(&["a"]));
         node.publish("a", "2");
@@ -290,7 +300,7 @@ async fn a_change_right_after_the_answer_of_a_listen_is_told_a_moment_later() {
 #[tokio::test(start_paused = true)]
 async fn a_burst_is_merged_and_its_last_change_is_always_told() {
     let node = Scripted::new(&[("a", "0"), ("b", "0")]);
-    let watch = ConfigWatch::new(&node.push, "ip", None);
+    let watch = open(&node, "ip");
     let client = Client {
         slow: true,
         ..Client::default()
@@ -322,7 +332,7 @@ async fn a_burst_is_merged_and_its_last_change_is_always_told() {
 #[tokio::test(start_paused = true)]
 async fn a_key_that_is_never_acknowledged_holds_up_no_other_one() {
     let node = Scripted::new(&[("deaf", "0"), ("b", "0")]);
-    let watch = ConfigWatch::new(&node.push, "ip", None);
+    let watch = open(&node, "ip");
     let client = Client {
         deaf_to: vec!["deaf"],
         ..Client::default()
@@ -357,7 +367,7 @@ async fn a_key_that_is_never_acknowledged_holds_up_no_other_one() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_never_answers_is_given_up_after_fifty_retries() {
     let node = Scripted::new(&[("deaf", "0")]);
-    let watch = ConfigWatch::new(&node.push, "ip", None);
+    let watch = open(&node, "ip");
     let client = Client {
         deaf_to: vec!["deaf"],
         ..Client::default()
@@ -382,7 +392,7 @@ async fn every_client_is_told_in_its_own_spelling() {
     let node = Scripted::new(&[("a", "1")]);
     let spellings = [None, Some(""), Some("public"), Some("PUBLIC"), Some("null")];
     for spelling in spellings {
-        let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+        let (watch, client) = (open(&node, "ip"), Client::default());
         beside(&node, &watch, &client, async {
             let name = Name {
                 namespace: spelling,
@@ -408,7 +418,7 @@ async fn every_client_is_told_in_its_own_spelling() {
 #[tokio::test(start_paused = true)]
 async fn listening_ends_key_by_key_and_with_the_connection() {
     let node = Scripted::new(&[("a", "1"), ("b", "1")]);
-    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    let (watch, client) = (open(&node, "ip"), Client::default());
     beside(&node, &watch, &client, async {
         let has = [("a", "1"), ("b", "1")];
         assert_eq!(listens(&node, &watch, &has).await, names(&[]));
@@ -435,7 +445,7 @@ async fn listening_ends_key_by_key_and_with_the_connection() {
 #[tokio::test(start_paused = true)]
 async fn a_replaced_state_is_told_where_the_client_may_have_something_else() {
     let node = Scripted::new(&[("a", "1"), ("b", "1"), ("c", "1")]);
-    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    let (watch, client) = (open(&node, "ip"), Client::default());
     beside(&node, &watch, &client, async {
         let has = [("a", "1"), ("b", "1"), ("c", "1")];
         assert_eq!(listens(&node, &watch, &has).await, names(&[]));
@@ -459,7 +469,7 @@ async fn ten_thousand_keys_in_one_request() {
     let all: Vec<String> = (0..10_000).map(|n| format!("d{n}")).collect();
     let configs: Vec<(&str, &str)> = all.iter().map(|name| (name.as_str(), "1")).collect();
     let node = Scripted::new(&configs);
-    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    let (watch, client) = (open(&node, "ip"), Client::default());
     beside(&node, &watch, &client, async {
         assert_eq!(listens(&node, &watch, &configs).await, names(&[]));
         assert_eq!(node.push.load(), (1, 10_000, 10_000));
@@ -486,7 +496,7 @@ async fn beyond_the_bound_a_listen_is_refused_and_says_so() {
     let mut many = vec![key(&"d".repeat(1 << 20)); 128];
     let many = many.iter_mut().map(|key| (key, Seen::Nothing));
     let _held = node.push.watch("1", None, many).expect("there is room");
-    let watch = ConfigWatch::new(&node.push, "ip", None);
+    let watch = open(&node, "ip");
     let refused = listens(&node, &watch, &[("a", "")]).await;
     assert!(matches!(refused, Err(Error::Overloaded(_))), "{refused:?}");
 }
@@ -494,7 +504,7 @@ async fn beyond_the_bound_a_listen_is_refused_and_says_so() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_may_go_on_to_other_configs_for_ever() {
     let node = Scripted::new(&[]);
-    let watch = ConfigWatch::new(&node.push, "ip", None);
+    let watch = open(&node, "ip");
     let all: Vec<_> = (0..WATCHED_MAX).map(|n| listened(&n.to_string(), "")).collect();
     let keys: Vec<_> = all.iter().map(|entry| entry.key.clone()).collect();
     assert_eq!(listen(&*node, &watch, all, soon()).await, Ok(vec![]));
@@ -517,7 +527,7 @@ async fn whatever_the_timing_a_client_ends_with_the_last_content_and_never_goes_
             (random >> 33) % below
         };
         let node = Scripted::new(&[("a", "0")]);
-        let watch = ConfigWatch::new(&node.push, "ip", None);
+        let watch = open(&node, "ip");
         let client = Client {
             slow: true,
             ..Client::default()
@@ -594,7 +604,7 @@ async fn a_variant_is_told_to_those_who_see_it() {
     for (before, after, expected) in cases {
         let node = Scripted::new(&[("a", "1")]);
         for (ip, expected) in ["10.0.0.1", "10.0.0.2"].iter().zip(expected) {
-            let (watch, client) = (ConfigWatch::new(&node.push, ip, None), Client::default());
+            let (watch, client) = (open(&node, ip), Client::default());
             beside(&node, &watch, &client, async {
                 assert_eq!(listens(&node, &watch, &[("a", "1")]).await, names(&[]));
                 node.push.on_change(vec![Event::ConfigChanged {

@@ -7,6 +7,8 @@ BROKEN = {
     "remove-ignored": ["basics", "removal"],
     "cas-ignored": ["cas"],
     "gray-is-formal": ["beta", "tag"],
+    "listen-blind": ["between"],
+    "clients-unasked": ["held"],
     # Both.
     "never-told": ["listen", "created", "burst", "3000", "10000", "restart", "stop", "kill", "rolling",
                    "subscribe", "disabled", "udp", "n-restart", "n-kill", "n-rolling"],
@@ -37,6 +39,8 @@ BEATS_NOT = ("grpc",)
 # What they are not told they ask for themselves within the time that their reconnecting takes.
 IN_TIME = (*POLLS, "again")
 THROUGH = {
+    # They poll, and a poll compares.
+    ("listen-blind", "between"): POLLS,
     ("never-told", "created"): ("compares",),
     ("never-told", "subscribe"): POLLS,
     ("never-told", "disabled"): POLLS,

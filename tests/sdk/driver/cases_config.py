@@ -7,7 +7,7 @@ import threading
 import time
 
 from client import SdkError
-from harness import Broken, check, equal
+from harness import Broken, Listener, check, equal
 
 
 def basics(run):
@@ -86,6 +86,56 @@ def created(run):
     time.sleep(8 if run.sdk.http else 1.5)
     a.publish(key, "born")
     listener.told("born")
+
+
+def between(run):
+    """A config that changes while its listener is being added: what the listener has in the end is the last content."""
+    a, b = run.client("a", 0), run.client("b", 1)
+    keys = [run.key() for _ in range(30)]
+    run.fill(keys, "old")
+    for key in keys:
+        b.eventually(key, "old")
+    calls = []
+    for key in keys:
+        listener = Listener(b, f"{b.name}/{key.data_id}")
+        # Both are under way at a time, so the change comes before the read, between it and the listen, or after both.
+        calls.append((key, listener, b.begin("listen", key, listener=listener.name, known="old"),
+                      a.begin("publish", key, content="new", type="text")))
+    for _, _, listening, publishing in calls:
+        b.finish(listening)
+        check(a.finish(publishing), "publish said no")
+    # An SDK that polls asks for new keys when the poll under way ends.
+    deadline = time.monotonic() + (40 if run.sdk.http else 15) * run.patience
+    told = 0
+    for key, listener, *_ in calls:
+        left = max(0.1, deadline - time.monotonic()) / run.patience
+        if "first" in run.sdk.quirks:
+            # It tells no first content, which may be the new one, and reads what it listens to from memory.
+            equal(b.eventually(key, "new", within=left), "new", f"what the listener of {key.data_id} has")
+            told += "new" in listener.contents()
+        else:
+            listener.told("new", within=left)
+            told += 1
+    run.note(f"{told} told")
+
+
+def held(run):
+    """An operator asks any node what the client holds of a config: content and md5 come from the client itself."""
+    a, b, key = run.client("a", 0), run.client("b", 0), run.key()
+    a.publish(key, "before")
+    listener = b.listen(key)
+    run.settle(b)
+    a.publish(key, "what it holds")
+    listener.told("what it holds")
+    # Whatever address it says that it has; whichever node is asked.
+    wanted, last, deadline = f"what it holds:{md5('what it holds')}", None, time.monotonic() + 10 * run.patience
+    while time.monotonic() < deadline:
+        for ip in run.own_addresses():
+            last = run.node(2).request("GET", "/v1/cs/metrics/cluster", within=10, ip=ip, dataId=key.data_id, group=key.group)
+            if last[0] == 200 and wanted in last[1]:
+                return
+        time.sleep(0.2)
+    raise Broken(f"no client says that it holds {wanted!r}, only {str(last[:2])[:600]}")
 
 
 def burst(run):
@@ -416,6 +466,7 @@ CASES = [
     ("9m", size(9 << 20), "full", 0),
     ("listen", listen, "fast", 0),
     ("created", created, "full", 0),
+    ("between", between, "full", 0),
     ("burst", burst, "fast", 0),
     ("removal", removal, "fast", 0),
     ("cas", cas, "fast", 0),
@@ -423,6 +474,7 @@ CASES = [
     ("beta", beta, "full", 0),
     ("tag", tag, "full", 0),
     ("fuzzy", fuzzy, "fast", 0),
+    ("held", held, "full", 0),
     ("3000", many(3_000), "full", 0),
     ("10000", many(10_000), "long", 0),
     ("restart", restart, "full", 1),

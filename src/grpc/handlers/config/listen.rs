@@ -12,14 +12,15 @@ use proto::nacos::config::{
 use proto::nacos::{Message, Response};
 use tokio::sync::oneshot;
 
-use super::{client_tag, name};
+use super::{TAG_HEADER, client_tag, name};
 use crate::cluster::BoxFuture;
 use crate::config::Seen;
 use crate::grpc::connection::Client;
 use crate::grpc::dispatch::{Answer, Call, Failure, Row, bad_body};
+use crate::grpc::gateway::Gateway;
 use crate::model::ConfigKey;
 use crate::service::listen::Listened;
-use crate::service::watch::{ConfigWatch, Courier, Notice};
+use crate::service::watch::{ConfigWatch, Courier, Notice, Who};
 
 /// A client acknowledges a notification within this, or it did not arrive (contract 01 §3).
 const ACK_WITHIN: Duration = Duration::from_secs(3);
@@ -47,7 +48,8 @@ async fn changed(call: &Call, request: &ConfigBatchListenRequest<'_>) -> Result<
     let entries = request.config_listen_contexts.iter().map(entry);
     let entries = entries.collect::<Result<Vec<_>, Failure>>()?;
     if request.listen {
-        let listening = Listening::of(call).ok_or(Failure::unregistered())?;
+        let listening =
+            Listening::of(&call.client, &call.gateway, client_tag(call)).ok_or(Failure::unregistered())?;
         let services = call.services();
         return Ok(services
             .listen(&listening.watch, entries, client_tag(call))
@@ -85,6 +87,25 @@ pub(super) fn has_read(call: &Call, key: &ConfigKey) {
     }
 }
 
+/// A client has registered. One that will not say for a while what it listens to is told of changes from now on.
+pub(in crate::grpc) fn expect(client: &Arc<Client>, gateway: &Gateway) {
+    if who(client, None).comes_silently() {
+        let tag = client.setup.label(TAG_HEADER).filter(|tag| !tag.is_empty());
+        // Gone already: nobody is told.
+        drop(Listening::of(client, gateway, tag));
+    }
+}
+
+fn who<'a>(client: &'a Client, tag: Option<&'a str>) -> Who<'a> {
+    Who {
+        ip: &client.setup.client_ip,
+        tag,
+        agent: &client.setup.version,
+        module: client.setup.label("module"),
+        namespace: &client.setup.namespace,
+    }
+}
+
 /// What a connection listens to; kept with the connection and dropped with it.
 struct Listening {
     watch: Arc<ConfigWatch>,
@@ -95,17 +116,13 @@ struct Listening {
 impl Listening {
     /// That of the client, made with the task that notifies it when this is its first listen; `None` when
     /// the client is gone.
-    fn of(call: &Call) -> Option<Arc<Listening>> {
-        let client = &call.client;
+    fn of(client: &Arc<Client>, gateway: &Gateway, tag: Option<&str>) -> Option<Arc<Listening>> {
         client.extension(|| {
-            let watch = call
-                .services()
-                .open_watch(&client.setup.client_ip, client_tag(call));
-            let watch = Arc::new(watch);
+            let services = Arc::clone(gateway.services());
+            let watch = Arc::new(services.open_watch(&who(client, tag)));
             let (alive, gone) = oneshot::channel::<Infallible>();
-            let (services, courier) = (Arc::clone(call.services()), ToClient(Arc::clone(client)));
-            let watched = Arc::clone(&watch);
-            call.tasks().spawn_while_running(async move {
+            let (watched, courier) = (Arc::clone(&watch), ToClient(Arc::clone(client)));
+            gateway.stopping.spawn_while_running(async move {
                 tokio::select! {
                     _ = gone => {}
                     unresponsive = services.notify(&watched, &courier) => {

@@ -14,7 +14,7 @@ async fn wait(seconds: u64) {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_look_is_told_three_times_more() {
     let node = Scripted::new(&[("a", "1")]);
-    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    let (watch, client) = (open(&node, "ip"), Client::default());
     beside(&node, &watch, &client, async {
         assert_eq!(listens(&node, &watch, &[("a", "1")]).await, names(&[]));
         node.publish("a", "2");
@@ -35,7 +35,7 @@ async fn a_client_that_does_not_look_is_told_three_times_more() {
 #[tokio::test(start_paused = true)]
 async fn who_looks_is_not_told_again() {
     let node = Scripted::new(&[("a", "1"), ("b", "1"), ("c", "1")]);
-    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    let (watch, client) = (open(&node, "ip"), Client::default());
     let has = [("a", "1"), ("b", "1"), ("c", "1")];
     beside(&node, &watch, &client, async {
         assert_eq!(listens(&node, &watch, &has).await, names(&[]));
@@ -65,7 +65,7 @@ async fn who_forgets_what_comes_together_hears_of_all_of_it() {
     let all: Vec<String> = (0..30).map(|number| format!("config {number:02}")).collect();
     let pairs: Vec<(&str, &str)> = all.iter().map(|name| (&**name, "1")).collect();
     let node = Scripted::new(&pairs);
-    let (watch, client) = (ConfigWatch::new(&node.push, "ip", None), Client::default());
+    let (watch, client) = (open(&node, "ip"), Client::default());
     beside(&node, &watch, &client, async {
         assert_eq!(listens(&node, &watch, &pairs).await, names(&[]));
         for name in &all {
