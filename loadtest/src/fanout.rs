@@ -1,7 +1,8 @@
-//! Listener fan-out: many clients listen on one config, it is published again and again, and the time is
-//! taken until each has been told.
+//! Fan-out: many clients are told of one thing, it changes again and again, and the time is taken until each has been
+//! told. What changes is a [`Subject`]: a config that they listen to ([`config`]), or a service that they subscribe to
+//! ([`crate::naming::fanout`]).
 //!
-//! Every client is a connection of its own, as SDKs are. One publish at a time: the next one goes out once
+//! Every client is a connection of its own, as SDKs are. One change at a time: the next one goes out once
 //! all were told of the last, or are given up.
 
 use std::fmt;
@@ -10,38 +11,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
-use proto::nacos::config::{
-    ConfigBatchListenRequest, ConfigChangeBatchListenResponse, ConfigChangeNotifyRequest,
-    ConfigPublishRequest, ConfigPublishResponse, ListenContext,
-};
-use proto::nacos::{Message as _, Payload};
+use proto::nacos::Payload;
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::figures::{Latency, histogram, record};
-use crate::grpc::{OnPush, Sdk, beside, silent, understood, wait_until_open};
+use crate::grpc::{OnPush, Sdk};
 use crate::procfs;
-use crate::run::{GROUP, resolve};
 use crate::sessions::open_many;
 
-/// A client that has not been told by then is missing. Nacos gives a push three seconds and tries again.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub mod config;
 
-/// Pause between two publishes, so that acknowledgements of the last one do not lie in the next.
-const PAUSE: Duration = Duration::from_millis(200);
+/// A client that has not been told by then is missing. Nacos gives a push three seconds and tries again.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A fan-out.
 #[derive(Debug, Clone)]
 pub struct FanoutPlan {
     /// Whom it is about, for the report.
     pub name: String,
-    /// HTTP `host:port` of each node; clients are spread over them in turn, publishes go to the first.
+    /// HTTP `host:port` of each node; clients are spread over them in turn, changes are made at the first.
     pub addresses: Vec<String>,
-    /// Listening connections.
+    /// Connections that are told.
     pub clients: usize,
-    /// Publishes that are measured, after one that is not.
+    /// Changes that are measured, after one that is not.
     pub publishes: u32,
     /// Server processes whose usage is reported; may be empty.
     pub pids: Vec<u32>,
@@ -74,11 +68,29 @@ pub struct FanoutFigures {
     pub server_kib_per_client: Option<f64>,
 }
 
+/// True for a push that tells of the change with this number.
+pub(crate) type Tells = Arc<dyn Fn(&Payload, u32) -> bool + Send + Sync>;
+
+/// What is changed, and who is told of it.
+pub(crate) trait Subject {
+    /// Rest before and after each change.
+    const PAUSE: Duration;
+
+    /// How pushes of a change are known.
+    fn tells(&self) -> Tells;
+
+    /// A client is told of changes from now on.
+    async fn join(&self, client: &mut Sdk) -> anyhow::Result<()>;
+
+    /// Makes a change and returns when it is acknowledged. Numbers rise from 1.
+    async fn change(&mut self, number: u32) -> anyhow::Result<()>;
+}
+
 /// What the clients' push handlers share.
 struct Board {
     epoch: Instant,
-    data_id: String,
-    /// Number of the publish that is out; clients keep the last one they were told of.
+    tells: Tells,
+    /// Number of the change that is out; clients keep the last one they were told of.
     round: AtomicU32,
     told: AtomicU64,
     repeated: AtomicU64,
@@ -86,7 +98,7 @@ struct Board {
     all_told: Notify,
 }
 
-/// Last publish a client was told of, and when, in µs since the epoch.
+/// Last change a client was told of, and when, in µs since the epoch.
 #[derive(Default)]
 struct Slot {
     round: AtomicU32,
@@ -94,65 +106,61 @@ struct Slot {
 }
 
 impl Board {
+    fn new(tells: Tells, wanted: usize) -> Board {
+        Board {
+            epoch: Instant::now(),
+            tells,
+            round: AtomicU32::new(0),
+            told: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
+            wanted: wanted as u64,
+            all_told: Notify::new(),
+        }
+    }
+
     fn now_us(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     fn take(&self, slot: &Slot, push: &Payload) {
-        if push.type_name() != ConfigChangeNotifyRequest::TYPE {
-            return;
-        }
-        let is_ours = push
-            .read::<ConfigChangeNotifyRequest<'_>>()
-            .is_ok_and(|notify| notify.data_id == self.data_id);
-        if !is_ours {
-            return;
-        }
+        // First, so that reading the push is not counted.
+        let now_us = self.now_us();
         let round = self.round.load(Ordering::Acquire);
+        if !(self.tells)(push, round) {
+            return;
+        }
         if slot.round.swap(round, Ordering::AcqRel) == round {
             self.repeated.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        slot.at_us.store(self.now_us(), Ordering::Release);
+        slot.at_us.store(now_us, Ordering::Release);
         if self.told.fetch_add(1, Ordering::AcqRel) + 1 == self.wanted {
             self.all_told.notify_one();
         }
     }
 }
 
-/// Carries out the plan.
-pub async fn run(plan: &FanoutPlan) -> anyhow::Result<FanoutFigures> {
-    let http = resolve(&plan.addresses)?;
-    wait_until_open(&http).await?;
-    let board = Arc::new(Board {
-        epoch: Instant::now(),
-        data_id: format!("load.fanout.{}", std::process::id()),
-        round: AtomicU32::new(0),
-        told: AtomicU64::new(0),
-        repeated: AtomicU64::new(0),
-        wanted: plan.clients as u64,
-        all_told: Notify::new(),
-    });
+/// Carries out the plan at servers that are open.
+pub(crate) async fn measure<S: Subject>(
+    plan: &FanoutPlan,
+    http: &[SocketAddr],
+    mut subject: S,
+) -> anyhow::Result<FanoutFigures> {
+    let board = Arc::new(Board::new(subject.tells(), plan.clients));
     let before = rss(plan)?;
     let slots: Arc<Vec<Slot>> = Arc::new((0..plan.clients).map(|_| Slot::default()).collect());
-    let mut publisher = Sdk::open(beside(http[0]), silent()).await?;
-    // Held until the end: a dropped connection is no listener any more.
-    let _clients = listeners(plan, &http, &board, &slots).await?;
+    // Held until the end: a dropped connection is told nothing any more.
+    let _clients = joined(plan, http, &subject, &board, &slots).await?;
     let held = rss(plan)?;
+    sleep(S::PAUSE).await;
 
-    // One that is not measured: the config comes into being and every path is warm.
-    Collected::new()
-        .publish(&board, &slots, &mut publisher, 1)
-        .await?;
-    sleep(PAUSE).await;
+    // One that is not measured: what changes comes into being, and every path is warm.
+    Collected::new().change(&board, &slots, &mut subject, 1).await?;
     board.repeated.store(0, Ordering::Relaxed);
     let cpu = procfs::usage(&plan.pids)?.cpu;
     let mut collected = Collected::new();
     for number in 0..plan.publishes {
-        collected
-            .publish(&board, &slots, &mut publisher, number + 2)
-            .await?;
-        sleep(PAUSE).await;
+        collected.change(&board, &slots, &mut subject, number + 2).await?;
     }
     let cpu = procfs::usage(&plan.pids)?.cpu.saturating_sub(cpu);
     let told = collected.told.len();
@@ -167,12 +175,88 @@ pub async fn run(plan: &FanoutPlan) -> anyhow::Result<FanoutFigures> {
         told,
         missing: collected.missing,
         repeated: board.repeated.load(Ordering::Relaxed),
-        publish_us: Latency::of(&collected.publish),
+        publish_us: Latency::of(&collected.changed),
         told_us: Latency::of(&collected.told),
         last_us: Latency::of(&collected.last),
         server_cpu_us_per_push: per(cpu.as_secs_f64() * 1e6, told),
         server_kib_per_client: per(grown_kib, plan.clients as u64),
     })
+}
+
+fn rss(plan: &FanoutPlan) -> anyhow::Result<u64> {
+    Ok(procfs::usage(&plan.pids)?.rss_bytes)
+}
+
+async fn joined<S: Subject>(
+    plan: &FanoutPlan,
+    http: &[SocketAddr],
+    subject: &S,
+    board: &Arc<Board>,
+    slots: &Arc<Vec<Slot>>,
+) -> anyhow::Result<Vec<Sdk>> {
+    let on_push = |number: usize| -> OnPush {
+        let (board, slots) = (Arc::clone(board), Arc::clone(slots));
+        Arc::new(move |push: &Payload| {
+            if let Some(slot) = slots.get(number) {
+                board.take(slot, push);
+            }
+        })
+    };
+    let mut clients = open_many(plan.clients, http, &on_push).await?;
+    for client in &mut clients {
+        subject.join(client).await?;
+    }
+    Ok(clients)
+}
+
+/// Figures on their way.
+struct Collected {
+    changed: hdrhistogram::Histogram<u64>,
+    told: hdrhistogram::Histogram<u64>,
+    last: hdrhistogram::Histogram<u64>,
+    missing: u64,
+}
+
+impl Collected {
+    fn new() -> Self {
+        Self {
+            changed: histogram(),
+            told: histogram(),
+            last: histogram(),
+            missing: 0,
+        }
+    }
+
+    /// Makes one change, waits until all were told, and rests.
+    async fn change<S: Subject>(
+        &mut self,
+        board: &Board,
+        slots: &[Slot],
+        subject: &mut S,
+        number: u32,
+    ) -> anyhow::Result<()> {
+        board.told.store(0, Ordering::Release);
+        // From here on a push counts for this change. Numbers begin at 1: a slot's 0 is "never".
+        board.round.store(number, Ordering::Release);
+        let sent_us = board.now_us();
+        subject.change(number).await?;
+        record(&mut self.changed, Duration::from_micros(board.now_us() - sent_us));
+        // Out of patience: whoever was not told is counted below.
+        let _ = timeout(PATIENCE, board.all_told.notified()).await;
+        let mut last_us = 0;
+        for slot in slots {
+            if slot.round.load(Ordering::Acquire) != number {
+                self.missing += 1;
+                continue;
+            }
+            let took_us = slot.at_us.load(Ordering::Acquire).saturating_sub(sent_us);
+            record(&mut self.told, Duration::from_micros(took_us));
+            last_us = last_us.max(took_us);
+        }
+        record(&mut self.last, Duration::from_micros(last_us));
+        sleep(S::PAUSE).await;
+        Ok(())
+    }
 }
 
 impl fmt::Display for FanoutFigures {
@@ -198,122 +282,21 @@ impl fmt::Display for FanoutFigures {
     }
 }
 
-fn rss(plan: &FanoutPlan) -> anyhow::Result<u64> {
-    Ok(procfs::usage(&plan.pids)?.rss_bytes)
-}
-
-async fn listeners(
-    plan: &FanoutPlan,
-    http: &[SocketAddr],
-    board: &Arc<Board>,
-    slots: &Arc<Vec<Slot>>,
-) -> anyhow::Result<Vec<Sdk>> {
-    let on_push = |number: usize| -> OnPush {
-        let (board, slots) = (Arc::clone(board), Arc::clone(slots));
-        Arc::new(move |push: &Payload| {
-            if let Some(slot) = slots.get(number) {
-                board.take(slot, push);
-            }
-        })
-    };
-    let listen = ConfigBatchListenRequest {
-        config_listen_contexts: vec![ListenContext {
-            data_id: board.data_id.as_str().into(),
-            group: GROUP.into(),
-            ..Default::default()
-        }],
-        ..Default::default()
-    };
-    let mut clients = open_many(plan.clients, http, &on_push).await?;
-    for client in &mut clients {
-        let answer = timeout(PATIENCE, client.ask(&listen)).await.context("listen")??;
-        understood::<ConfigChangeBatchListenResponse<'_>>(&answer)?;
-    }
-    Ok(clients)
-}
-
-/// Figures on their way.
-struct Collected {
-    publish: hdrhistogram::Histogram<u64>,
-    told: hdrhistogram::Histogram<u64>,
-    last: hdrhistogram::Histogram<u64>,
-    missing: u64,
-}
-
-impl Collected {
-    fn new() -> Self {
-        Self {
-            publish: histogram(),
-            told: histogram(),
-            last: histogram(),
-            missing: 0,
-        }
-    }
-
-    /// Publishes once and waits until all were told.
-    async fn publish(
-        &mut self,
-        board: &Board,
-        slots: &[Slot],
-        publisher: &mut Sdk,
-        number: u32,
-    ) -> anyhow::Result<()> {
-        let content = format!("publish {number} at {}", board.now_us());
-        let request = ConfigPublishRequest {
-            data_id: board.data_id.as_str().into(),
-            group: GROUP.into(),
-            content: content.into(),
-            ..Default::default()
-        };
-        board.told.store(0, Ordering::Release);
-        // From here on a push counts for this publish. Numbers begin at 1: a slot's 0 is "never".
-        board.round.store(number, Ordering::Release);
-        let sent_us = board.now_us();
-        let answer = timeout(PATIENCE, publisher.ask(&request))
-            .await
-            .context("publish")??;
-        understood::<ConfigPublishResponse<'_>>(&answer)?;
-        record(&mut self.publish, Duration::from_micros(board.now_us() - sent_us));
-        // Out of patience: whoever was not told is counted below.
-        let _ = timeout(PATIENCE, board.all_told.notified()).await;
-        let mut last_us = 0;
-        for slot in slots {
-            if slot.round.load(Ordering::Acquire) != number {
-                self.missing += 1;
-                continue;
-            }
-            let took_us = slot.at_us.load(Ordering::Acquire).saturating_sub(sent_us);
-            record(&mut self.told, Duration::from_micros(took_us));
-            last_us = last_us.max(took_us);
-        }
-        record(&mut self.last, Duration::from_micros(last_us));
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use proto::nacos::Message as _;
+    use proto::nacos::config::ConfigChangeNotifyRequest;
+    use proto::nacos::naming::NotifySubscriberRequest;
+
     use super::*;
 
-    fn notify(data_id: &str) -> Payload {
-        let push = ConfigChangeNotifyRequest {
-            data_id: data_id.into(),
-            ..Default::default()
-        };
-        Payload::decode(proto::nacos::payload(&push)).expect("a payload")
-    }
-
     #[test]
-    fn a_client_counts_once_for_a_publish_and_only_for_our_config() {
-        let board = Board {
-            epoch: Instant::now(),
-            data_id: "ours".into(),
-            round: AtomicU32::new(1),
-            told: AtomicU64::new(0),
-            repeated: AtomicU64::new(0),
-            wanted: 2,
-            all_told: Notify::new(),
-        };
+    fn a_client_counts_once_for_a_change_and_only_for_what_tells_of_it() {
+        let board = Board::new(
+            Arc::new(|push, _| push.type_name() == ConfigChangeNotifyRequest::TYPE),
+            2,
+        );
+        board.round.store(1, Ordering::Relaxed);
         let slot = Slot::default();
         let counts = || {
             (
@@ -321,13 +304,16 @@ mod tests {
                 board.repeated.load(Ordering::Relaxed),
             )
         };
-        board.take(&slot, &notify("another"));
+        let read = |bytes| Payload::decode(bytes).expect("a payload");
+        let ours = read(proto::nacos::payload(&ConfigChangeNotifyRequest::default()));
+        let others = read(proto::nacos::payload(&NotifySubscriberRequest::default()));
+        board.take(&slot, &others);
         assert_eq!(counts(), (0, 0));
-        board.take(&slot, &notify("ours"));
-        board.take(&slot, &notify("ours"));
+        board.take(&slot, &ours);
+        board.take(&slot, &ours);
         assert_eq!(counts(), (1, 1));
         board.round.store(2, Ordering::Relaxed);
-        board.take(&slot, &notify("ours"));
+        board.take(&slot, &ours);
         assert_eq!(counts(), (2, 1));
     }
 }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use loadtest::compare::Comparison;
-use loadtest::fanout::{self, FanoutPlan};
+use loadtest::fanout::{FanoutPlan, config as fanout};
 use loadtest::floor;
 use loadtest::footprint::{self, Footprint};
 use loadtest::peers::wait_until_it_serves;

@@ -97,6 +97,21 @@ pub struct Node {
     pub load: Option<Load>,
 }
 
+#[cfg(test)]
+impl Node {
+    /// One that has so many clients, or does not answer.
+    pub(crate) fn with_clients(id: u64, clients: Option<usize>) -> Node {
+        Node {
+            id,
+            address: format!("10.0.0.{id}:8848"),
+            load: clients.map(|clients| Load {
+                clients,
+                ..Load::default()
+            }),
+        }
+    }
+}
+
 /// From the HTTP port to the one that peers use, unless an operator says otherwise.
 const PORT_DISTANCE: u16 = 1_000;
 
@@ -377,18 +392,10 @@ mod tests {
 
     #[test]
     fn clients_go_from_the_fullest_to_the_emptiest() {
-        let node = |id, clients: Option<usize>| Node {
-            id,
-            address: format!("10.0.0.{id}:8848"),
-            load: clients.map(|clients| Load {
-                clients,
-                ..Load::default()
-            }),
-        };
         let found = |counts: &[Option<usize>], factor| {
             let nodes: Vec<_> = (1..)
                 .zip(counts)
-                .map(|(id, clients)| node(id, *clients))
+                .map(|(id, clients)| Node::with_clients(id, *clients))
                 .collect();
             let moves = moves(&nodes, factor);
             moves

@@ -208,18 +208,11 @@ mod tests {
 
     #[test]
     fn what_does_not_answer_is_counted_as_a_member_alone() {
-        let node = |id, clients: Option<usize>| Node {
-            id,
-            address: format!("n{id}"),
-            load: clients.map(|clients| Load {
-                clients,
-                ..Load::default()
-            }),
-        };
-        let nodes = [node(1, Some(10)), node(2, None), node(3, Some(5))];
+        let counts = [(1, Some(10)), (2, None), (3, Some(5))];
+        let nodes = counts.map(|(id, clients)| Node::with_clients(id, clients));
         let shown = cluster_load(&nodes, |node, load| json!([node.address, load.clients]));
         let expected = json!({
-            "detail": [["n1", 10], ["n3", 5]], "memberCount": 3, "metricsCount": 2, "completed": false,
+            "detail": [["10.0.0.1:8848", 10], ["10.0.0.3:8848", 5]], "memberCount": 3, "metricsCount": 2, "completed": false,
             "total": 15, "min": 5, "max": 10, "avg": 7,
         });
         assert_eq!(Value::Object(shown), expected);
