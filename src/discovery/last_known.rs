@@ -31,7 +31,8 @@ const EVERY_OF_MANY: Duration = Duration::from_secs(1);
 const BATCH_COUNT: usize = 256;
 /// Batches that are taken back in one turn: some 8 ms under the lock.
 const BATCHES_A_TURN: usize = 16;
-/// The file is written anew when it is more than twice as long as it was, and so much, bytes.
+/// The file is written anew when it is more than twice as long as it was, and so much, bytes; not while at least every
+/// second change in it still counts, as where instances only come: nothing would be gained.
 const SLACK_BYTES: u64 = 4 << 20;
 /// After a failure of the disk it is left alone for so long, ms.
 const AGAIN_MS: u64 = 10_000;
@@ -53,6 +54,8 @@ pub(super) struct Keeper {
     known: Revision,
     /// How long it was when it had been written as a whole.
     whole_bytes: u64,
+    /// How many changes stand in it, as far as this run has written it.
+    changes: usize,
     /// When it is written anew at the latest, monotonic ms: what the last run left has served then.
     anew_ms: u64,
     failed: bool,
@@ -67,7 +70,7 @@ impl Keeper {
                 && batch.origin.node == me.node
                 && batch.origin.boot < me.boot
             {
-                found.push_back(batch);
+                found.push_back(Arc::unwrap_or_clone(batch));
             }
         });
         let opened = opened.unwrap_or_else(|error| {
@@ -85,6 +88,7 @@ impl Keeper {
             of: None,
             known: Revision::default(),
             whole_bytes: 0,
+            changes: 0,
             anew_ms: now_ms + GRACE_MS,
             failed: false,
         };
@@ -127,9 +131,9 @@ impl Keeper {
         if self.of.replace(me) != Some(me) {
             self.known = Revision::default();
         }
-        let is_long = |file: &FrameFile| file.bytes() > 2 * self.whole_bytes + SLACK_BYTES;
         let file = self.file.take();
-        let mut file = match file.filter(|file| first || (!is_long(file) && node.now_ms() < self.anew_ms)) {
+        let serves = |file: &FrameFile| !self.is_long(file, node) && node.now_ms() < self.anew_ms;
+        let mut file = match file.filter(|file| first || serves(file)) {
             Some(file) => file,
             None => self.write_anew(node)?,
         };
@@ -144,19 +148,28 @@ impl Keeper {
                 break;
             }
             self.known = batch.through;
+            self.changes += batch.deltas.len();
             append(&mut file, batch)?;
         }
         self.file = Some(file);
         Ok(())
     }
 
+    /// True when much of the file is outdated.
+    fn is_long(&self, file: &FrameFile, node: &Discovery) -> bool {
+        let is_longer = file.bytes() > 2 * self.whole_bytes + SLACK_BYTES;
+        is_longer && self.changes > 2 * node.look(|registry, _| registry.own_records())
+    }
+
     fn write_anew(&mut self, node: &Discovery) -> io::Result<FrameFile> {
         let mut file = FrameFile::draft(&self.path)?;
         let all = node.look(|registry, _| registry.newest());
         let mut known = Revision::default();
+        self.changes = 0;
         while known < all {
             let batch = node.look(|registry, _| registry.written_batch(known, all, BATCH_COUNT));
             known = batch.through;
+            self.changes += batch.deltas.len();
             append(&mut file, batch)?;
         }
         file.publish()?;
@@ -168,7 +181,7 @@ impl Keeper {
 }
 
 fn append(file: &mut FrameFile, batch: Batch) -> io::Result<()> {
-    file.append(&[wire::encode_message(&Message::Changes(batch))])
+    file.append(&[wire::encode_message(&Message::Changes(Arc::new(batch)))])
 }
 
 impl Discovery {

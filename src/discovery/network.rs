@@ -18,7 +18,7 @@ use super::node::{Discovery, Shared};
 use super::wire;
 use crate::cluster::{Link, LinkId, LinkKind, LinkService, Malformed};
 use crate::distro::Message;
-use crate::naming::{Batch, Revision, Stamp};
+use crate::naming::{Batch, Stamp};
 
 /// An act that was forwarded is answered within this, or done here.
 pub(super) const FORWARD_WITHIN: Duration = Duration::from_secs(2);
@@ -145,21 +145,19 @@ impl Discovery {
     /// Brings what the protocol says on its way, in its order. A link that takes no more is ended: the next
     /// one goes on from what the peer has confirmed.
     pub(super) fn send_out(&self, shared: &mut Shared) {
-        // Peers that are up to date are sent the same changes: made within one hold of the lock, between the same
-        // revisions, they cannot differ.
-        let mut encoded: Vec<(Revision, Revision, Bytes)> = Vec::new();
+        // Peers that are equally far are sent one batch, which is written once.
+        let mut encoded: Vec<(Arc<Batch>, Bytes)> = Vec::new();
         for out in shared.distro.take_out() {
             let Some(link) = shared.links.get(&out.to) else {
                 continue;
             };
             let frame = match &out.message {
-                Message::Changes(Batch { from, through, .. }) => {
-                    let same = |known: &&(Revision, Revision, Bytes)| (known.0, known.1) == (*from, *through);
-                    match encoded.iter().find(same) {
-                        Some((_, _, frame)) => frame.clone(),
+                Message::Changes(batch) => {
+                    match encoded.iter().find(|(known, _)| Arc::ptr_eq(known, batch)) {
+                        Some((_, frame)) => frame.clone(),
                         None => {
                             let frame = wire::encode_message(&out.message);
-                            encoded.push((*from, *through, frame.clone()));
+                            encoded.push((Arc::clone(batch), frame.clone()));
                             frame
                         }
                     }

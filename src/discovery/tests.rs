@@ -441,6 +441,49 @@ async fn a_lone_node_knows_after_a_restart_what_it_knew() {
     }
 }
 
+/// Says of which file the name is now; each writing as a whole makes another one.
+#[cfg(unix)]
+fn inode(folder: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(folder.join("instances"))
+        .expect("it is there")
+        .ino()
+}
+
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_is_written_anew_when_most_of_it_is_outdated_and_not_for_its_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let say = |word: &str| {
+        for port in 1..=1_200 {
+            let instance = Instance {
+                metadata: [("word", word.repeat(4_096))].into_iter().collect(),
+                ..Instance::default()
+            };
+            let mut act = act(What::Register {
+                instance: Arc::new(instance),
+                healthy: true,
+            });
+            act.endpoint = Endpoint::new("10.0.0.1", port, "");
+            assert_eq!(node.execute(act), Done::Yes);
+        }
+        node.keep_now();
+    };
+    node.keep_now();
+    let first = inode(folder.path());
+    for word in ["a", "b"] {
+        say(word);
+        assert_eq!(inode(folder.path()), first, "every second change counts");
+    }
+    say("c");
+    say("d");
+    assert_ne!(inode(folder.path()), first);
+    let again = open(folder.path());
+    again.turn();
+    assert_eq!(again.figures().copies, 1_200);
+}
+
 #[tokio::test(start_paused = true)]
 async fn in_a_cluster_clients_are_waited_for_and_then_the_last_list_counts() {
     let folder = tempfile::tempdir().unwrap();

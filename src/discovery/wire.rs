@@ -107,12 +107,12 @@ pub fn decode_message(frame: Bytes) -> Result<Option<Message>, WireError> {
                 .map(|origin| (of_wire(origin), Revision(hello.knows_revision))),
             lacks: lacks(hello.lacks, hello.awaits_ms),
         },
-        Wire::Changes(batch) => Message::Changes(Batch {
+        Wire::Changes(batch) => Message::Changes(Arc::new(Batch {
             origin: origin(batch.origin)?,
             from: Revision(batch.from),
             through: Revision(batch.through),
             deltas: deltas(batch.services)?,
-        }),
+        })),
         Wire::Known(known) => Message::Known {
             origin: origin(known.origin)?,
             known: Revision(known.known),

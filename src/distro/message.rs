@@ -1,5 +1,7 @@
 //! What nodes say to each other about naming.
 
+use std::sync::Arc;
+
 use crate::model::ServiceKey;
 use crate::naming::{BUCKETS, Batch, Bucket, Origin, RecordKey, Revision, Stamp};
 
@@ -36,8 +38,8 @@ pub enum Message {
         /// It has nothing to give.
         lacks: Option<Lacks>,
     },
-    /// Changes of the sender itself.
-    Changes(Batch),
+    /// Changes of the sender itself; one batch for all peers that are equally far.
+    Changes(Arc<Batch>),
     /// The receiver's word on changes: it knows all up to here; after a refused batch, too.
     Known {
         /// Of whom.

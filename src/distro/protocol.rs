@@ -4,6 +4,7 @@ mod fetch;
 mod stamps;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::naming::bugs::{Bug, has};
 use crate::naming::{BUCKETS, Batch, Digest, Dropped, Origin, RecordKey, Refused, Registry, Revision};
@@ -362,9 +363,9 @@ impl Distro {
                 self.verify(now_ms, registry, *peer, false);
             }
         }
-        let mut room = TOLD_COUNT;
+        let (mut room, mut made) = (TOLD_COUNT, Vec::new());
         for peer in peers {
-            self.send_changes(now_ms, registry, peer);
+            self.send_changes(now_ms, registry, peer, &mut made);
             self.ask(now_ms, registry, peer);
             room = self.tell_buckets(now_ms, registry, peer, room);
             if self
@@ -409,7 +410,9 @@ impl Distro {
         room
     }
 
-    fn send_changes(&mut self, now_ms: u64, registry: &Registry, to: u64) {
+    /// Sends a peer what it has not been sent yet. `made` are batches that were made in the same turn: peers that
+    /// are equally far are sent the same ones.
+    fn send_changes(&mut self, now_ms: u64, registry: &Registry, to: u64, made: &mut Vec<Arc<Batch>>) {
         loop {
             let Some(peer) = self.peers.get_mut(&to) else {
                 return;
@@ -417,9 +420,17 @@ impl Distro {
             if !peer.takes_changes(registry) {
                 return;
             }
-            let Some(batch) = registry.batch(peer.sent, BATCH_COUNT) else {
-                peer.waits = true;
-                return self.verify(now_ms, registry, to, true);
+            let batch = match made.iter().find(|batch| batch.from == peer.sent) {
+                Some(batch) => Arc::clone(batch),
+                None => {
+                    let Some(batch) = registry.batch(peer.sent, BATCH_COUNT) else {
+                        peer.waits = true;
+                        return self.verify(now_ms, registry, to, true);
+                    };
+                    let batch = Arc::new(batch);
+                    made.push(Arc::clone(&batch));
+                    batch
+                }
             };
             peer.sent = batch.through;
             peer.in_flight += 1;
@@ -427,9 +438,10 @@ impl Distro {
         }
     }
 
-    fn on_changes(&mut self, now_ms: u64, registry: &mut Registry, from: u64, batch: Batch) {
+    fn on_changes(&mut self, now_ms: u64, registry: &mut Registry, from: u64, batch: Arc<Batch>) {
         let origin = batch.origin;
-        let (known, go_on) = match registry.apply(now_ms, batch) {
+        // Whoever receives a batch has it for itself.
+        let (known, go_on) = match registry.apply(now_ms, Arc::unwrap_or_clone(batch)) {
             Ok(known) => (known, false),
             Err(Refused::Gap { floor }) => (floor, true),
             Err(Refused::Own) => return,

@@ -16,6 +16,7 @@ use super::changes::{BUCKETS, Change, Digest, bucket_of};
 use super::own::RecordId;
 use super::record::{Body, Origin, Record, RecordKey, Revision};
 use super::registry::{Event, Registry};
+use super::service::Service;
 use super::stamp::Stamp;
 
 /// What this node knows of another one's records.
@@ -103,21 +104,21 @@ impl Registry {
     /// What this node has changed behind `known`, at most `count_max` changes; `None` if removals behind it
     /// have been forgotten, and buckets must be sent.
     pub fn batch(&self, known: Revision, count_max: usize) -> Option<Batch> {
-        let mut deltas = Vec::new();
         let mut through = self.changes.newest();
+        let mut deltas = room(known, through, count_max);
         for (revision, change) in self.changes.behind(known)? {
             if deltas.len() == count_max {
                 break;
             }
-            let (key, record) = match change {
+            let delta = match change {
                 Change::Gone(_) if has(Bug::RemovalsAreNotSent) => continue,
-                Change::Gone(key) => (&**key, None),
+                Change::Gone(key) => self.delta((**key).clone(), revision, None),
                 Change::Written(id) => match self.own.get(*id) {
-                    Some(key) => (key, self.own_record(&key.service, &key.endpoint, &key.owner)),
+                    Some(key) => self.own_delta(key, revision),
                     None => continue,
                 },
             };
-            deltas.push(self.delta(key.clone(), revision, record));
+            deltas.push(delta);
             if deltas.len() == count_max {
                 through = revision;
             }
@@ -134,11 +135,10 @@ impl Registry {
     /// one who knows nothing of it and hears of what is changed or removed meanwhile by [`Registry::batch`]
     /// from `through` on.
     pub fn written_batch(&self, from: Revision, mut through: Revision, count_max: usize) -> Batch {
-        let mut deltas = Vec::new();
+        let mut deltas = room(from, through, count_max);
         for (revision, id) in self.changes.written_within(from, through) {
             let Some(key) = self.own.get(id) else { continue };
-            let record = self.own_record(&key.service, &key.endpoint, &key.owner);
-            deltas.push(self.delta(key.clone(), revision, record));
+            deltas.push(self.own_delta(key, revision));
             if deltas.len() == count_max {
                 through = revision;
                 break;
@@ -152,14 +152,17 @@ impl Registry {
         }
     }
 
+    /// What this node's own record says now.
+    fn own_delta(&self, key: &RecordKey, revision: Revision) -> Delta {
+        let service = self.services.get(&key.service);
+        let entry = service.and_then(|service| service.entries.get(&key.endpoint));
+        let record = entry.and_then(|entry| entry.record(self.me, &key.owner));
+        delta_of(key.clone(), revision, service, record)
+    }
+
     pub(super) fn delta(&self, key: RecordKey, revision: Revision, record: Option<&Record>) -> Delta {
-        let service_stamp = self.services.get(&key.service).map(|service| service.stamp);
-        Delta {
-            key,
-            revision,
-            written: record.map(|record| (record.stamp, record.body.clone())),
-            service_stamp: service_stamp.unwrap_or_default(),
-        }
+        let service = self.services.get(&key.service);
+        delta_of(key, revision, service, record)
     }
 
     /// Up to where the changes of an origin are known here.
@@ -392,4 +395,23 @@ impl Registry {
         let covered: Vec<Arc<str>> = self.own_connections(entry);
         self.events.extend(covered.into_iter().map(Event::Covered));
     }
+}
+
+/// What a record says as a change: nothing more than that it was removed if there is none.
+fn delta_of(key: RecordKey, revision: Revision, service: Option<&Service>, record: Option<&Record>) -> Delta {
+    Delta {
+        key,
+        revision,
+        written: record.map(|record| (record.stamp, record.body.clone())),
+        service_stamp: service.map(|service| service.stamp).unwrap_or_default(),
+    }
+}
+
+/// No batch that is sent has more changes, so no more room is taken beforehand.
+const ROOM: usize = 256;
+
+/// Room for the changes between two revisions: grown step by step, they would be copied again and again.
+fn room(from: Revision, through: Revision, count_max: usize) -> Vec<Delta> {
+    let most = usize::try_from(through.0.saturating_sub(from.0)).unwrap_or(ROOM);
+    Vec::with_capacity(most.min(count_max).min(ROOM))
 }

@@ -67,12 +67,12 @@ fn messages() -> Vec<Message> {
             knows: Some((Origin { node: 1, boot: 3 }, Revision(12))),
             lacks: Some(Lacks { awaits_ms: 14_000 }),
         },
-        Message::Changes(Batch {
+        Message::Changes(Arc::new(Batch {
             origin: ORIGIN,
             from: Revision(1),
             through: Revision(4),
             deltas: deltas(),
-        }),
+        })),
         Message::Known {
             origin: ORIGIN,
             known: Revision(4),

@@ -116,12 +116,12 @@ impl Maker {
                     awaits_ms: self.number(),
                 }),
             },
-            1 => Message::Changes(Batch {
+            1 => Message::Changes(Arc::new(Batch {
                 origin: self.origin(),
                 from: Revision(self.number()),
                 through: Revision(self.number()),
                 deltas: self.deltas(),
-            }),
+            })),
             2 => Message::Known {
                 origin: self.origin(),
                 known: Revision(self.number()),
