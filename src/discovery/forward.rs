@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::model::{Endpoint, ServiceKey};
-use crate::naming::{Instance, Kind, Stamp};
+use crate::naming::{Delta, Instance, Kind, Origin, Stamp};
 
 /// An act of a client whose instance is kept alive by beats.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,12 +70,15 @@ pub struct Request {
 }
 
 /// The answer on its way back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
     /// Whose answer.
     pub id: u64,
     /// What came of it.
     pub done: Done,
+    /// What the node that did it says of the instance now, and who that is: whoever asked shows it at once. `None`
+    /// where nothing has changed.
+    pub word: Option<(Origin, Delta)>,
 }
 
 /// What travels on a stream of acts, either way.

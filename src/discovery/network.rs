@@ -189,20 +189,22 @@ impl Discovery {
         match wire::decode_forward(frame).map_err(|error| Malformed(error.to_string()))? {
             // Of a newer version: its sender does it itself when nobody answers.
             None => {}
-            Some(Frame::Reply(reply)) => self.forwards.answered(link, reply),
+            Some(Frame::Reply(mut reply)) => {
+                let word = reply.word.take();
+                if let Some((origin, word)) = word.filter(|(origin, _)| origin.node == peer.0) {
+                    self.take_word(origin, word);
+                }
+                self.forwards.answered(link, reply);
+            }
             Some(Frame::Request(request)) => {
-                let id = request.id;
                 let Some(link) = self.forwards.link(peer, link) else {
                     return Ok(());
                 };
-                let Some(done) = self.execute_in_time(request) else {
+                let Some(reply) = self.execute_in_time(request) else {
                     link.close();
                     return Ok(());
                 };
-                if link
-                    .send(wire::encode_forward(&Frame::Reply(Reply { id, done })))
-                    .is_err()
-                {
+                if link.send(wire::encode_forward(&Frame::Reply(reply))).is_err() {
                     link.close();
                 }
             }
@@ -297,6 +299,7 @@ mod tests {
         let reply = Reply {
             id: 7,
             done: Done::Yes,
+            word: None,
         };
         forwards.answered(LinkId(1), reply);
     }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::answers::Answers;
-use super::forward::{Act, Done, Request, What};
+use super::forward::{Act, Done, Reply, Request, What};
 use super::last_known::{Keeper, LastKnown};
 use super::network::{FORWARD_WITHIN, Forwards};
 use super::reserve::{Left, Reserve};
@@ -23,7 +23,8 @@ use crate::distro::{BEGINNING_MS, Distro, GRACE_MS, REDO_MS, Sizes, responsible}
 use crate::error::{Error, Result};
 use crate::model::ServiceKey;
 use crate::naming::{
-    BUCKETS, Beat, Event, Instance, Kind, Origin, Owner, Registry, Replicated, Stamp, StampClock, WrongKind,
+    BUCKETS, Beat, Delta, Event, Instance, Kind, Origin, Owner, Registry, Replicated, Stamp, StampClock,
+    WrongKind,
 };
 use crate::seeded::{self, Bug};
 
@@ -302,9 +303,12 @@ impl Discovery {
 
     /// As [`Discovery::execute`], for an act of another node; `None` when this node's time has stood still
     /// for so long that the other one may have done it itself.
-    pub(super) fn execute_in_time(&self, request: Request) -> Option<Done> {
+    pub(super) fn execute_in_time(&self, request: Request) -> Option<Reply> {
         let Request {
-            asked, above, act, ..
+            id,
+            asked,
+            above,
+            act,
         } = request;
         let mut shared = self.lock();
         let now_ms = self.now_ms();
@@ -316,10 +320,32 @@ impl Discovery {
         let old = registry.logical_now(now_ms).0.saturating_sub(asked.0) >= millis(FORWARD_WITHIN);
         let beaten = registry.highest(&act.service, &act.endpoint) > asked;
         if old || (beaten && !matches!(act.what, What::Beat { .. })) {
-            return Some(Done::NotHere);
+            let (done, word) = (Done::NotHere, None);
+            return Some(Reply { id, done, word });
         }
+        let (service, endpoint) = (act.service.clone(), act.endpoint.clone());
+        // Most beats say nothing new.
+        let known = match act.what {
+            What::Beat { .. } => Some(registry.newest()),
+            What::Register { .. } | What::Deregister => None,
+        };
         let done = self.execute_at(&mut shared, now_ms, act, above);
-        Some(done)
+        let registry = &shared.registry;
+        let word = if known == Some(registry.newest()) {
+            None
+        } else {
+            registry
+                .word(&service, &endpoint)
+                .map(|word| (registry.me(), word))
+        };
+        Some(Reply { id, done, word })
+    }
+
+    /// What a peer has done for a client of this node is shown here before the client has its answer.
+    pub(super) fn take_word(&self, origin: Origin, word: Delta) {
+        let mut shared = self.lock();
+        shared.registry.take_word(self.now_ms(), origin, word);
+        self.tell(&mut shared);
     }
 
     /// For how long nobody has looked at the clock, ms.

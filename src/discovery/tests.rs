@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::model::{Endpoint, NamespaceId, ServiceKey};
 use storage::{Watermark, WatermarkFile};
 
-use crate::naming::{Event, Filter, Instance, Persistent, Replicated};
+use crate::naming::{Body, Event, Filter, Instance, Persistent, Replicated};
 
 fn service() -> ServiceKey {
     ServiceKey::new(&NamespaceId::default(), "g", "s")
@@ -235,6 +235,41 @@ fn forwarded(asked: crate::naming::Stamp, act: Act) -> forward::Request {
     }
 }
 
+fn done_in_time(node: &Discovery, request: forward::Request) -> Option<Done> {
+    Some(node.execute_in_time(request)?.done)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_forwards_an_act_is_told_what_came_of_it_and_nothing_of_beats_that_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    node.turn();
+    let says = |what: What| {
+        let asked = node.look(|registry, now_ms| registry.logical_now(now_ms));
+        let reply = node
+            .execute_in_time(forwarded(asked, act(what)))
+            .expect("in time");
+        let word = reply.word.map(|(origin, delta)| {
+            assert_eq!(origin, node.look(|registry, _| registry.me()));
+            delta.written.expect("a record").1
+        });
+        (reply.done, word)
+    };
+    let beat = || What::Beat {
+        full: Some(Arc::new(Instance::default())),
+    };
+    let taken = Done::Beat { interval_ms: 5_000 };
+    let (done, born) = says(beat());
+    assert!(matches!(born, Some(Body::Live { healthy: true, .. })), "{born:?}");
+    assert_eq!((done, says(beat())), (taken.clone(), (taken, None)));
+    let (done, registered) = says(register().what);
+    assert_eq!((done, registered.is_some()), (Done::Yes, true));
+    let (done, gone) = says(What::Deregister);
+    assert_eq!(done, Done::Yes);
+    assert!(matches!(gone, Some(Body::Tombstone { .. })), "{gone:?}");
+    assert_eq!(says(What::Beat { full: None }), (Done::UnknownBeat, None));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_act_that_was_long_under_way_is_not_done() {
     let folder = tempfile::tempdir().unwrap();
@@ -243,24 +278,21 @@ async fn an_act_that_was_long_under_way_is_not_done() {
     let now = || node.look(|registry, now_ms| registry.logical_now(now_ms));
     let asked = now();
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert_eq!(
-        node.execute_in_time(forwarded(asked, register())),
-        Some(Done::Yes)
-    );
+    assert_eq!(done_in_time(&node, forwarded(asked, register())), Some(Done::Yes));
     let deregistered = forwarded(asked, act(What::Deregister));
     assert_eq!(
-        node.execute_in_time(deregistered.clone()),
+        done_in_time(&node, deregistered.clone()),
         Some(Done::NotHere),
         "the registration is newer"
     );
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(
-        node.execute_in_time(forwarded(asked, register())),
+        done_in_time(&node, forwarded(asked, register())),
         Some(Done::NotHere),
         "its sender has done it by now"
     );
     assert_eq!(
-        node.execute_in_time(forwarded(now(), act(What::Deregister))),
+        done_in_time(&node, forwarded(now(), act(What::Deregister))),
         Some(Done::Yes)
     );
     running.abort();
@@ -278,7 +310,7 @@ async fn a_registration_stands_above_what_its_forwarder_knows() {
         above,
         ..forwarded(above, register())
     };
-    assert_eq!(node.execute_in_time(again), Some(Done::Yes));
+    assert_eq!(done_in_time(&node, again), Some(Done::Yes));
     assert!(
         highest() > above,
         "no redo: a deregistration of that stamp would hide it"

@@ -159,9 +159,9 @@ pub fn encode_forward(frame: &Frame) -> Bytes {
             above: request.above.0,
             frame: Some(Wire::Act(act_to_wire(&request.act))),
         },
-        Frame::Reply(Reply { id, done }) => pb::Forward {
-            id: *id,
-            frame: Some(Wire::Done(done_to_wire(done))),
+        Frame::Reply(reply) => pb::Forward {
+            id: reply.id,
+            frame: Some(Wire::Done(reply_to_wire(reply))),
             ..pb::Forward::default()
         },
     };
@@ -191,10 +191,7 @@ pub fn decode_forward(frame: Bytes) -> Result<Option<Frame>, WireError> {
                 act,
             })
         }),
-        Some(Wire::Done(done)) => Some(Frame::Reply(Reply {
-            id,
-            done: done_of_wire(done),
-        })),
+        Some(Wire::Done(done)) => Some(Frame::Reply(reply_of_wire(id, done)?)),
     })
 }
 
@@ -240,6 +237,11 @@ fn heard_to_wire(heard: &Heard) -> pb::Heard {
         known: heard.known.0,
         sums: heard.sums.to_vec(),
         absent_ms: heard.absent_ms,
+        newest: if heard.newest > heard.known {
+            heard.newest.0
+        } else {
+            0
+        },
     }
 }
 
@@ -248,6 +250,7 @@ fn heard(heard: pb::Heard) -> Result<Heard, WireError> {
     Ok(Heard {
         origin: origin(heard.origin)?,
         known: Revision(heard.known),
+        newest: Revision(heard.newest.max(heard.known)),
         sums: sums.map_err(|_| WireError::Impossible("a digest of another size"))?,
         absent_ms: heard.absent_ms,
     })
@@ -464,7 +467,7 @@ fn act_of_wire(act: pb::Act) -> Result<Option<Act>, WireError> {
     }))
 }
 
-fn done_to_wire(done: &Done) -> pb::Done {
+fn reply_to_wire(Reply { id: _, done, word }: &Reply) -> pb::Done {
     use pb::Outcome as Wire;
     let (outcome, interval_ms) = match done {
         Done::Yes => (Wire::Yes, 0),
@@ -475,15 +478,18 @@ fn done_to_wire(done: &Done) -> pb::Done {
         Done::Full => (Wire::Full, 0),
         Done::NotHere => (Wire::NotHere, 0),
     };
+    let group = |delta| deltas_to_wire(std::slice::from_ref(delta)).pop();
     pb::Done {
         outcome: outcome.into(),
         interval_ms,
+        origin: word.as_ref().and_then(|(origin, _)| some_origin(*origin)),
+        word: word.as_ref().and_then(|(_, delta)| group(delta)),
     }
 }
 
-fn done_of_wire(done: pb::Done) -> Done {
+fn reply_of_wire(id: u64, done: pb::Done) -> Result<Reply, WireError> {
     use pb::Outcome as Wire;
-    match done.outcome() {
+    let outcome = match done.outcome() {
         Wire::Yes => Done::Yes,
         Wire::Beat => Done::Beat {
             interval_ms: done.interval_ms,
@@ -494,7 +500,19 @@ fn done_of_wire(done: pb::Done) -> Done {
         Wire::Full => Done::Full,
         // What a newer version says: the asker does it itself.
         Wire::NotHere | Wire::Unknown => Done::NotHere,
-    }
+    };
+    let word = match done.word {
+        None => None,
+        Some(word) => deltas(vec![word])?
+            .pop()
+            .map(|delta| Ok::<_, WireError>((origin(done.origin)?, delta)))
+            .transpose()?,
+    };
+    Ok(Reply {
+        id,
+        done: outcome,
+        word,
+    })
 }
 
 #[cfg(test)]

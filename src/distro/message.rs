@@ -12,6 +12,8 @@ pub struct Heard {
     pub origin: Origin,
     /// Up to which change.
     pub known: Revision,
+    /// The newest change that is there; above `known` when it came before others.
+    pub newest: Revision,
     /// Their digest.
     pub sums: Box<[u64; BUCKETS]>,
     /// `None` while the sender hears the origin itself; else for how long nobody has, ms. It travels along,

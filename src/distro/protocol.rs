@@ -28,6 +28,9 @@ const VERIFY_MS: u64 = 5_000;
 const ALIVE_MS: u64 = 1_000;
 /// A stream that is silent for so long is dead, ms.
 const SILENT_MS: u64 = 5_000;
+/// A node whose wait for clients would end while a peer tells it what there is waits so much longer, again and
+/// again, ms.
+const HEARS_OUT_MS: u64 = 1_000;
 /// Records of a node that nobody hears are kept for so long, ms: its clients need up to 14 s to notice, then back
 /// off and register again. The Python SDK does that on a timer of 30 s, whatever happens.
 pub const GRACE_MS: u64 = 35_000;
@@ -467,6 +470,7 @@ impl Distro {
         let own = Heard {
             origin: self.me,
             known: registry.newest(),
+            newest: registry.newest(),
             sums: sums(registry.own_digest()),
             absent_ms: None,
         };
@@ -475,6 +479,7 @@ impl Distro {
             Some(Heard {
                 origin,
                 known,
+                newest: registry.newest_of(origin),
                 sums: sums(registry.digest_of(origin)?),
                 absent_ms: (!living.contains(&origin)).then(|| {
                     let since = self.absent.get(&origin).copied();
@@ -570,8 +575,12 @@ impl Distro {
         };
         let Some(since) = self.loading_since else {
             if !self.fed && now_ms < self.awaits_until_ms {
-                let mut peers = self.peers.values();
-                self.fed = peers.any(|peer| peer.lacks.is_none() && told_all(peer));
+                let knows = |peer: &&Peer| peer.lacks.is_none() && peer.load_to.is_some();
+                self.fed = self.peers.values().filter(knows).any(told_all);
+                // Whoever has begun to tell is heard out.
+                if self.peers.values().any(|peer| knows(&peer)) {
+                    self.awaits_until_ms = self.awaits_until_ms.max(now_ms + HEARS_OUT_MS);
+                }
             }
             return;
         };

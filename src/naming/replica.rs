@@ -14,7 +14,7 @@ use crate::model::{Endpoint, ServiceKey};
 use super::bugs::{Bug, has};
 use super::changes::{BUCKETS, Change, Digest, bucket_of};
 use super::own::RecordId;
-use super::record::{Body, Origin, Record, RecordKey, Revision};
+use super::record::{Body, Origin, Owner, Record, RecordKey, Revision};
 use super::registry::{Event, Registry};
 use super::service::Service;
 use super::stamp::Stamp;
@@ -23,6 +23,8 @@ use super::stamp::Stamp;
 #[derive(Debug, Default)]
 pub(super) struct Copies {
     pub(super) floor: Revision,
+    /// The newest change of a record that is here: above the floor when it came before others.
+    newest: Revision,
     pub(super) digest: Digest,
     pub(super) records: usize,
     /// While they are being dropped: the bucket to go on with, and the floor. Meanwhile that is 0: what is not here
@@ -174,6 +176,16 @@ impl Registry {
         copies.map(|copies| copies.floor).unwrap_or_default()
     }
 
+    /// The newest change of an origin that is here, whether or not all before it are: [`Registry::known`] or above it.
+    pub fn newest_of(&self, origin: Origin) -> Revision {
+        let copies = self
+            .copies
+            .get(&origin)
+            .filter(|copies| copies.dropping.is_none());
+        let newest = copies.map(|copies| copies.newest).unwrap_or_default();
+        newest.max(self.known(origin))
+    }
+
     /// Other origins whose records are here, with what is known of them and how many records there are.
     pub fn origins(&self) -> impl Iterator<Item = (Origin, Revision, usize)> {
         let copies = self.copies.iter();
@@ -209,6 +221,35 @@ impl Registry {
         Ok(copies.floor)
     }
 
+    /// What this node says of an instance that beats keep alive, or had deregistered: for the node that sent the act
+    /// here, and shows it to its client before the change has come to it with all others.
+    pub fn word(&self, service: &ServiceKey, endpoint: &Endpoint) -> Option<Delta> {
+        let record = self.own_record(service, endpoint, &Owner::Beats)?;
+        let key = RecordKey {
+            service: service.clone(),
+            endpoint: endpoint.clone(),
+            owner: Owner::Beats,
+        };
+        Some(self.delta(key, record.revision, Some(record)))
+    }
+
+    /// Takes a [`Registry::word`] of another node ahead of its other changes, if the node is known here. Its turn
+    /// comes again with a batch; until then others hear of it as what is known beyond the floor
+    /// ([`Registry::newest_of`]), lest copies differ should the origin never send it.
+    pub fn take_word(&mut self, now_ms: u64, origin: Origin, word: Delta) {
+        let Some(copies) = self
+            .copies
+            .get(&origin)
+            .filter(|copies| copies.dropping.is_none())
+        else {
+            return;
+        };
+        let floor = copies.floor;
+        self.write_copy(now_ms, origin, word, |known, change| {
+            change > known.unwrap_or(floor)
+        });
+    }
+
     /// Every bucket of an origin was replaced by one that goes through to `through`.
     pub fn replaced_all(&mut self, origin: Origin, through: Revision) {
         if self.admit(origin).is_err() {
@@ -231,6 +272,7 @@ impl Registry {
         };
         let (from, floor) = copies.dropping.take().unwrap_or((0, copies.floor));
         copies.floor = Revision::default();
+        copies.newest = Revision::default();
         let mut dropped = 0;
         for bucket in from..BUCKETS {
             if dropped >= DROP_COUNT {
@@ -353,6 +395,7 @@ impl Registry {
         };
         let digest = record.digest(&key.service, &key.endpoint);
         let copies = self.copies.entry(origin).or_default();
+        copies.newest = copies.newest.max(revision);
         let bucket = bucket_of(&key.service);
         copies.digest.toggle(bucket, digest);
         match before {

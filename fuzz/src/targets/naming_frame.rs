@@ -58,6 +58,7 @@ fn messages() -> Vec<Message> {
     let heard = |absent_ms| Heard {
         origin: ORIGIN,
         known: Revision(300),
+        newest: Revision(302),
         sums: Box::new(std::array::from_fn(|bucket| bucket as u64 * 0x0101_0101)),
         absent_ms,
     };
@@ -183,6 +184,10 @@ fn forwards() -> Vec<Frame> {
             },
         })
     });
-    let replies = done.map(|done| Frame::Reply(Reply { id: 301, done }));
+    let mut words = deltas().into_iter();
+    let replies = done.map(|done| {
+        let word = words.next().map(|delta| (ORIGIN, delta));
+        Frame::Reply(Reply { id: 301, done, word })
+    });
     requests.into_iter().chain(replies).collect()
 }

@@ -164,6 +164,9 @@ pub struct Heard {
     /// Nobody hears it, for so long, ms.
     #[prost(uint64, optional, tag = "4")]
     pub absent_ms: ::core::option::Option<u64>,
+    /// The newest change that is there, if it came before others and is above `known`.
+    #[prost(uint64, tag = "5")]
+    pub newest: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Verify {
@@ -272,13 +275,18 @@ pub struct Beat {
     #[prost(message, optional, tag = "1")]
     pub full: ::core::option::Option<Instance>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Done {
     #[prost(enumeration = "Outcome", tag = "1")]
     pub outcome: i32,
     /// Of BEAT: when the next one is asked for, ms.
     #[prost(uint64, tag = "2")]
     pub interval_ms: u64,
+    /// What the node that did it says of the instance now: one change, and whose it is.
+    #[prost(message, optional, tag = "3")]
+    pub origin: ::core::option::Option<Origin>,
+    #[prost(message, optional, tag = "4")]
+    pub word: ::core::option::Option<Deltas>,
 }
 /// A frame of a forwarding link.
 #[derive(Clone, PartialEq, ::prost::Message)]

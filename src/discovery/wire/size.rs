@@ -49,6 +49,7 @@ static ASK: Shape = Shape {
 static STAMP: Shape = shape(4, &[]);
 static STAMPS: Shape = shape(0, &[(1, &STAMP)]);
 static BEAT: Shape = shape(0, &[(1, &INSTANCE)]);
+static DONE: Shape = shape(0, &[(4, &DELTAS)]);
 static ACT: Shape = shape(0, &[(5, &LIVE), (7, &BEAT)]);
 
 /// A frame of a distro link.
@@ -63,7 +64,7 @@ pub(super) static DISTRO: Shape = shape(
     ],
 );
 /// A frame of a forwarding link.
-pub(super) static FORWARD: Shape = shape(0, &[(2, &ACT)]);
+pub(super) static FORWARD: Shape = shape(0, &[(2, &ACT), (3, &DONE)]);
 
 /// Refuses a frame that would take more memory than some ten times its bytes.
 pub(super) fn check(frame: &[u8], shape: &Shape) -> Result<(), WireError> {

@@ -99,9 +99,11 @@ impl Maker {
     fn heard(&mut self) -> Heard {
         let mut sums = Box::new([0; BUCKETS]);
         sums.iter_mut().for_each(|sum| *sum = self.number());
+        let (known, newest) = (self.number(), self.number());
         Heard {
             origin: self.origin(),
-            known: Revision(self.number()),
+            known: Revision(known),
+            newest: Revision(newest.max(known)),
             sums,
             absent_ms: self.chance().then(|| self.number()),
         }
@@ -179,7 +181,9 @@ impl Maker {
                 Done::NotHere,
             ];
             let done = done[self.0.random_range(0..done.len())].clone();
-            return Frame::Reply(Reply { id, done });
+            let word = self.chance().then(|| self.deltas().pop()).flatten();
+            let word = word.map(|delta| (self.origin(), delta));
+            return Frame::Reply(Reply { id, done, word });
         }
         let what = match self.0.random_range(0..3) {
             0 => What::Register {

@@ -47,6 +47,7 @@ impl Distro {
         for Heard {
             origin,
             known,
+            newest,
             sums,
             absent_ms,
         } in others
@@ -69,7 +70,8 @@ impl Distro {
                     continue;
                 }
                 // The origin itself tells better. Of two nodes that know equally much only one gives way.
-                !living.contains(&origin) && (known > ours || (known == ours && from < me))
+                let (theirs, ours) = ((known, newest), (ours, registry.newest_of(origin)));
+                !living.contains(&origin) && (theirs > ours || (theirs == ours && from < me))
             };
             // What is being fetched already is fetched as of now.
             if !compare || peer.pulls.contains_key(&origin) {
