@@ -512,3 +512,24 @@ async fn what_a_connection_listened_to_goes_with_it() {
     assert_eq!(key_of(&other.pushed().await).0, "a");
     node.stop().await;
 }
+
+/// The Rust SDK finds out that its connection has ended when it wants to ask for something: it is told of a config that
+/// it listens to at the very end. Nobody else is.
+#[tokio::test]
+async fn who_does_not_notice_the_end_is_given_something_to_ask_for() {
+    let node = Node::start().await;
+    let mut rust = node.client_of("Nacos-Rust-Client:0.8.3", "10.1.2.4").await;
+    let listening = rust.ask(&batch(&[("a", "", "")])).await;
+    assert_eq!(listening.body["changedConfigs"], json!([]));
+    let mut silent = node.client_of("Nacos-Rust-Client:0.8.3", "10.1.2.5").await;
+    let mut other = node.listening("a").await;
+    let pushes = async {
+        let push = rust.pushed().await;
+        assert_eq!(push.type_name(), "ConfigChangeNotifyRequest");
+        assert_eq!(key_of(&push).0, "a");
+        assert!(rust.next_push().await.is_none());
+        assert!(silent.next_push().await.is_none(), "it listens to nothing");
+        assert!(other.next_push().await.is_none());
+    };
+    tokio::join!(node.stop(), pushes);
+}

@@ -312,6 +312,7 @@ impl Guest for Conversation {
 
     fn leave(&self) {
         if let Some(client) = self.client() {
+            self.gateway.parting(&client);
             client.pushes.end();
         }
         // One that registers at this moment, and one that never has.

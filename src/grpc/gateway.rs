@@ -99,6 +99,13 @@ impl Gateway {
         }
     }
 
+    /// A client is asked to go: its stream ends after this.
+    pub(super) fn parting(&self, client: &Client) {
+        if self.services.is_some() {
+            handlers::parting(client);
+        }
+    }
+
     /// Every registered client.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry

@@ -34,7 +34,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use self::silent::{Guesses, Silence};
+use self::silent::{Guesses, Silence, guess};
 use super::Services;
 use super::freshness::Moment;
 use super::listen::{Listened, Spelling, Truth};
@@ -526,17 +526,6 @@ async fn deliver(
                 watch.answered().await;
                 pushes.retried.fetch_add(remind(watch, &mut outbox, &mut reminders), Relaxed);
             }
-        }
-    }
-}
-
-/// Puts what the client may listen to into the outbox; what it has said that it listens to is told of anyway.
-fn guess(watch: &ConfigWatch, changed: Vec<ConfigKey>, outbox: &mut Outbox<ConfigKey>) {
-    let now = clock::now();
-    let mut inner = watch.inner();
-    for key in changed {
-        if inner.watched_mut(&key).is_none() {
-            outbox.mark(key, now);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod listen;
 
-pub(in crate::grpc) use listen::expect;
+pub(in crate::grpc) use listen::{expect, part};
 
 use std::borrow::Cow;
 

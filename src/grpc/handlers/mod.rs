@@ -22,6 +22,11 @@ pub(super) fn registered(client: &Arc<Client>, gateway: &Gateway) {
     config::expect(client, gateway);
 }
 
+/// The stream of a client ends after this.
+pub(super) fn parting(client: &Client) {
+    config::part(client);
+}
+
 #[cfg(test)]
 mod tests {
     use crate::grpc::dispatch::is_about_configs;

@@ -4,15 +4,20 @@
 //! between has to be told. And when its connection breaks, it connects again and says nothing: it listens anew at
 //! its next comparison, once a minute. Until then this node does not know what it listens to, and tells it of every
 //! config of its namespace that changes; it ignores those that it does not listen to.
+//!
+//! It does not notice that its stream has ended before it wants to ask for something, for up to ten seconds. So it is
+//! told of a config that it listens to right before the end: it wants to read that, finds its connection ended, and
+//! reads it on the next one, two seconds later.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::ConfigWatch;
 use crate::clock;
 use crate::model::{ConfigKey, NamespaceId};
-use crate::push::{ConfigPush, Newcomer};
+use crate::push::{ConfigPush, Newcomer, Outbox};
 use crate::seeded::{self, Bug};
 
 /// How the version of its SDK begins.
@@ -78,8 +83,12 @@ impl Silence {
 
     /// How the client spells the namespace of a config that it may listen to; `None`: not this one, or not any more.
     pub(super) fn spelling_of(&self, key: &ConfigKey) -> Option<&str> {
-        let may_listen = key.namespace() == self.namespace.as_str() && clock::now() < self.until;
+        let may_listen = self.is_in_its_namespace(key) && clock::now() < self.until;
         may_listen.then_some(&*self.spelling)
+    }
+
+    pub(super) fn is_in_its_namespace(&self, key: &ConfigKey) -> bool {
+        key.namespace() == self.namespace.as_str()
     }
 
     /// What it is told; `None` when called a second time.
@@ -120,5 +129,27 @@ impl Guesses {
         // What changes elsewhere need not wake it any more.
         *guesses = None;
         std::future::pending().await
+    }
+}
+
+/// Puts what the client may listen to into the outbox; what it has said that it listens to is told of anyway.
+pub(super) fn guess(watch: &ConfigWatch, changed: Vec<ConfigKey>, outbox: &mut Outbox<ConfigKey>) {
+    let now = clock::now();
+    let mut inner = watch.inner();
+    for key in changed {
+        if inner.watched_mut(&key).is_none() {
+            outbox.mark(key, now);
+        }
+    }
+}
+
+impl ConfigWatch {
+    /// A config that the client listens to, if it is one that does not notice the end of its connection by itself: told
+    /// of it at the very end, it reads it on its next connection, which it makes for that.
+    pub fn parting_key(&self) -> Option<ConfigKey> {
+        let silence = self.silence.as_ref()?;
+        let inner = self.inner();
+        let mut keys = inner.by_key.keys();
+        keys.find(|key| silence.is_in_its_namespace(key)).cloned()
     }
 }

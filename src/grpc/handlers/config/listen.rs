@@ -96,6 +96,25 @@ pub(in crate::grpc) fn expect(client: &Arc<Client>, gateway: &Gateway) {
     }
 }
 
+/// The client's stream ends right after this. One that would not notice for seconds is given something to ask for,
+/// which it does on its next connection.
+pub(in crate::grpc) fn part(client: &Client) {
+    let Some(listening) = client.find_extension::<Listening>() else {
+        return;
+    };
+    let Some(key) = listening.watch.parting_key() else {
+        return;
+    };
+    // A client that takes nothing at the moment comes later.
+    let _ = client.push_unacknowledged(|id| ConfigChangeNotifyRequest {
+        request_id: Some(id),
+        data_id: key.data_id().into(),
+        group: key.group().into(),
+        tenant: (&*client.setup.namespace).into(),
+        ..ConfigChangeNotifyRequest::default()
+    });
+}
+
 fn who<'a>(client: &'a Client, tag: Option<&'a str>) -> Who<'a> {
     Who {
         ip: &client.setup.client_ip,
