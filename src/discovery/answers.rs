@@ -167,7 +167,7 @@ impl Answers {
     ) -> Found {
         let Some((content, stamp)) = registry.version(service) else {
             // Below what a registration draws within the same millisecond: what follows is newer.
-            let Stamp(now) = registry.logical_now(now_ms);
+            let Stamp(now) = registry.times(now_ms).lists;
             let view = View {
                 stamp: Stamp(now.saturating_sub(1)),
                 ..View::default()

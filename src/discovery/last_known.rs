@@ -180,6 +180,13 @@ impl Keeper {
     }
 }
 
+/// The highest stamp that the last run gave to an act; 0 if nothing is known of it.
+pub(super) fn newest_act(last_known: &LastKnown) -> u64 {
+    let deltas = last_known.iter().flat_map(|batch| &batch.deltas);
+    let acts = deltas.filter_map(|delta| delta.written.as_ref());
+    acts.map(|(stamp, _)| stamp.0).max().unwrap_or_default()
+}
+
 fn append(file: &mut FrameFile, batch: Batch) -> io::Result<()> {
     file.append(&[wire::encode_message(&Message::Changes(Arc::new(batch)))])
 }

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::answers::Answers;
 use super::forward::{Act, Done, Reply, Request, What};
-use super::last_known::{Keeper, LastKnown};
+use super::last_known::{Keeper, LastKnown, newest_act};
 use super::network::{FORWARD_WITHIN, Forwards};
-use super::reserve::{Left, Reserve};
+use super::reserve::{Known, Left, Reserve};
 use super::rows::{Fed, Reads};
 use crate::clock;
 use crate::cluster::{Link, LinkKind, Links};
@@ -23,8 +23,8 @@ use crate::distro::{BEGINNING_MS, Distro, GRACE_MS, REDO_MS, Sizes, responsible}
 use crate::error::{Error, Result};
 use crate::model::ServiceKey;
 use crate::naming::{
-    BUCKETS, Beat, Delta, Event, Instance, Kind, Origin, Owner, Registry, Replicated, Stamp, StampClock,
-    WrongKind,
+    BUCKETS, Beat, Clocks, Delta, Event, Instance, Kind, Origin, Owner, Registry, Replicated, Stamp,
+    StampClock, WrongKind,
 };
 use crate::seeded::{self, Bug};
 
@@ -198,6 +198,7 @@ impl Discovery {
         let Left {
             reserve,
             floor,
+            acts_floor,
             held,
             away_ms,
         } = opened.map_err(|error| Error::Internal(error.to_string()))?;
@@ -206,12 +207,18 @@ impl Discovery {
             // Above that of every earlier run: their mark was above all that they drew.
             boot: floor,
         };
-        let mut registry = Registry::new(me, StampClock::new(floor, BEGINNING_MS));
-        registry.feed_all(BEGINNING_MS, (parts.rows)()?);
         let members = BTreeSet::new();
         let mut distro = Distro::new(me, [], BEGINNING_MS);
         let instances = parts.folder.join("instances");
         let (keeper, last_known) = Keeper::open(instances, me, away_ms, BEGINNING_MS);
+        // What a client says from now on counts above what it said to the last run, even if the wall clock was set
+        // back since.
+        let clocks = Clocks {
+            lists: StampClock::new(floor, BEGINNING_MS),
+            acts: StampClock::new(acts_floor.max(newest_act(&last_known)), BEGINNING_MS),
+        };
+        let mut registry = Registry::new(me, clocks);
+        registry.feed_all(BEGINNING_MS, (parts.rows)()?);
         if held || !last_known.is_empty() {
             distro.await_clients(BEGINNING_MS + REDO_MS);
         }
@@ -316,8 +323,8 @@ impl Discovery {
             return None;
         }
         let registry = &mut shared.registry;
-        registry.hear(now_ms, asked);
-        let old = registry.logical_now(now_ms).0.saturating_sub(asked.0) >= millis(FORWARD_WITHIN);
+        registry.hear_act(now_ms, asked);
+        let old = registry.times(now_ms).acts.0.saturating_sub(asked.0) >= millis(FORWARD_WITHIN);
         let beaten = registry.highest(&act.service, &act.endpoint) > asked;
         if old || (beaten && !matches!(act.what, What::Beat { .. })) {
             let (done, word) = (Done::NotHere, None);
@@ -367,7 +374,7 @@ impl Discovery {
         let shared = self.lock();
         let registry = &shared.registry;
         let to = shared.responsible(&act.service);
-        let asked = registry.logical_now(self.now_ms());
+        let asked = registry.times(self.now_ms()).acts;
         (to, asked, registry.highest(&act.service, &act.endpoint))
     }
 
@@ -459,9 +466,9 @@ impl Discovery {
             self.turn();
             turned = clock::now();
             self.read_rows(&mut reads);
-            if let Some((logical_ms, in_use)) = self.reserve_due() {
+            if let Some(known) = self.reserve_due() {
                 let this = Arc::clone(&self);
-                let renewed = tokio::task::spawn_blocking(move || this.renew(logical_ms, in_use));
+                let renewed = tokio::task::spawn_blocking(move || this.renew(known));
                 if renewed.await.is_err() {
                     tracing::error!("the high-water mark of naming was not written: its thread panicked");
                 }
@@ -518,12 +525,20 @@ impl Discovery {
             links.reset(LinkKind::Distro);
         }
         self.ready.store(false, Ordering::Release);
-        let boot = shared.registry.logical_now(now_ms).0;
+        // Above what this run has drawn, as after a restart; acts go on in their order.
+        let times = shared.registry.times(now_ms);
+        let boot = times.lists.0;
         let me = Origin {
             node: self.node,
             boot,
         };
-        shared.registry = Registry::new(me, StampClock::new(boot, now_ms));
+        shared.registry = Registry::new(
+            me,
+            Clocks {
+                lists: StampClock::new(times.lists.0, now_ms),
+                acts: StampClock::new(times.acts.0, now_ms),
+            },
+        );
         shared.fed = Fed::No;
         shared.distro = Distro::new(me, shared.members.iter().copied(), now_ms);
         shared.links.clear();
@@ -534,30 +549,33 @@ impl Discovery {
         true
     }
 
-    fn reserve_due(&self) -> Option<(u64, bool)> {
-        let (Stamp(logical_ms), in_use) = {
+    fn reserve_due(&self) -> Option<Known> {
+        let (times, in_use) = {
             let shared = self.lock();
             let registry = &shared.registry;
             let copies = registry.origins().any(|(_, _, records)| records > 0);
-            (
-                registry.logical_now(self.now_ms()),
-                copies || registry.own_records() > 0,
-            )
+            let in_use = copies || registry.own_records() > 0;
+            (registry.times(self.now_ms()), in_use)
         };
-        let due = self.lock_reserve().is_due(logical_ms, in_use);
-        due.then_some((logical_ms, in_use))
+        let wall_ms = u64::try_from(clock::wall_ms()).unwrap_or_default();
+        let known = Known {
+            lists_ms: times.lists.0,
+            ahead_ms: times.acts.0.saturating_sub(wall_ms),
+            in_use,
+        };
+        self.lock_reserve().is_due(known).then_some(known)
     }
 
     /// Blocks.
-    fn renew(&self, logical_ms: u64, in_use: bool) {
-        self.marked.store(in_use, Ordering::Relaxed);
-        self.lock_reserve().renew(logical_ms, in_use);
+    fn renew(&self, known: Known) {
+        self.marked.store(known.in_use, Ordering::Relaxed);
+        self.lock_reserve().renew(known);
     }
 
     /// Brings to the disk what the next run has to know, when nobody changes anything any more. Blocks.
     pub fn close(&self) {
-        if let Some((logical_ms, in_use)) = self.reserve_due() {
-            self.renew(logical_ms, in_use);
+        if let Some(known) = self.reserve_due() {
+            self.renew(known);
         }
         self.keep_now();
     }

@@ -245,7 +245,7 @@ async fn who_forwards_an_act_is_told_what_came_of_it_and_nothing_of_beats_that_c
     let node = open(folder.path());
     node.turn();
     let says = |what: What| {
-        let asked = node.look(|registry, now_ms| registry.logical_now(now_ms));
+        let asked = node.look(|registry, now_ms| registry.times(now_ms).acts);
         let reply = node
             .execute_in_time(forwarded(asked, act(what)))
             .expect("in time");
@@ -275,7 +275,7 @@ async fn an_act_that_was_long_under_way_is_not_done() {
     let folder = tempfile::tempdir().unwrap();
     let node = open(folder.path());
     let running = tokio::spawn(Arc::clone(&node).run());
-    let now = || node.look(|registry, now_ms| registry.logical_now(now_ms));
+    let now = || node.look(|registry, now_ms| registry.times(now_ms).acts);
     let asked = now();
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(done_in_time(&node, forwarded(asked, register())), Some(Done::Yes));
@@ -422,6 +422,7 @@ async fn a_lone_node_knows_after_a_restart_what_it_knew() {
                 .store(Watermark {
                     reserved: 1_000,
                     in_use: true,
+                    ahead_ms: 0,
                 })
                 .unwrap(),
         }

@@ -15,7 +15,7 @@ use super::forward::{Act, Done, Frame, Reply, Request, What};
 use crate::distro::{Heard, Lacks, Message};
 use crate::model::{Endpoint, NamespaceId, ServiceKey};
 use crate::naming::{
-    BUCKETS, Batch, Body, Bucket, Delta, Instance, Kind, Origin, Owner, RecordKey, Revision, Stamp,
+    BUCKETS, Batch, Body, Bucket, Delta, Instance, Kind, Origin, Owner, RecordKey, Revision, Stamp, Times,
 };
 
 /// A frame is no message.
@@ -53,17 +53,21 @@ pub fn encode_message(message: &Message) -> Bytes {
         }),
         Message::Verify {
             heard,
-            clock,
+            times,
             lacks,
             begin_again,
         } => Wire::Verify(pb::Verify {
             heard: heard.iter().map(heard_to_wire).collect(),
-            clock: clock.0,
+            clock: times.lists.0,
+            acts_clock: times.acts.0,
             lacks: lacks.is_some(),
             begin_again: *begin_again,
             awaits_ms: awaits_ms(lacks),
         }),
-        Message::Alive { clock } => Wire::Alive(pb::Alive { clock: clock.0 }),
+        Message::Alive { times } => Wire::Alive(pb::Alive {
+            clock: times.lists.0,
+            acts_clock: times.acts.0,
+        }),
         Message::Tell => Wire::Tell(pb::Tell {}),
         Message::Ask {
             origin,
@@ -120,12 +124,12 @@ pub fn decode_message(frame: Bytes) -> Result<Option<Message>, WireError> {
         },
         Wire::Verify(verify) => Message::Verify {
             heard: verify.heard.into_iter().map(heard).collect::<Result<_, _>>()?,
-            clock: Stamp(verify.clock),
+            times: times(verify.clock, verify.acts_clock),
             lacks: lacks(verify.lacks, verify.awaits_ms),
             begin_again: verify.begin_again,
         },
         Wire::Alive(alive) => Message::Alive {
-            clock: Stamp(alive.clock),
+            times: times(alive.clock, alive.acts_clock),
         },
         Wire::Tell(pb::Tell {}) => Message::Tell,
         Wire::Ask(ask) => Message::Ask {
@@ -225,6 +229,13 @@ fn buckets(asked: Vec<u32>) -> Result<Vec<usize>, WireError> {
 
 fn awaits_ms(lacks: &Option<Lacks>) -> u64 {
     lacks.map(|lacks| lacks.awaits_ms).unwrap_or_default()
+}
+
+fn times(lists: u64, acts: u64) -> Times {
+    Times {
+        lists: Stamp(lists),
+        acts: Stamp(acts),
+    }
 }
 
 fn lacks(lacks: bool, awaits_ms: u64) -> Option<Lacks> {

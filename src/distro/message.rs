@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::ServiceKey;
-use crate::naming::{BUCKETS, Batch, Bucket, Origin, RecordKey, Revision, Stamp};
+use crate::naming::{BUCKETS, Batch, Bucket, Origin, RecordKey, Revision, Stamp, Times};
 
 /// What a node holds of an origin.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +56,7 @@ pub enum Message {
         /// Per origin.
         heard: Vec<Heard>,
         /// The sender's logical time.
-        clock: Stamp,
+        times: Times,
         /// As in [`Message::Hello`].
         lacks: Option<Lacks>,
         /// Removals that the receiver has not heard of are forgotten: it is to fetch what differs of the
@@ -66,7 +66,7 @@ pub enum Message {
     /// A sign of life.
     Alive {
         /// The sender's logical time.
-        clock: Stamp,
+        times: Times,
     },
     /// Asks for a [`Message::Verify`] at once: the sender has lost a peer while it loads.
     Tell,

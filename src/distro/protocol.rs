@@ -305,7 +305,7 @@ impl Distro {
             }
             Message::Verify {
                 heard,
-                clock,
+                times,
                 lacks,
                 begin_again,
             } => {
@@ -314,11 +314,11 @@ impl Distro {
                     peer.load_to = None;
                 }
                 peer.lacks = lacks;
-                registry.hear(now_ms, clock);
+                registry.hear(now_ms, times);
                 self.on_verify(now_ms, registry, from, heard, begin_again);
             }
             Message::Tell => self.verify(now_ms, registry, from, false),
-            Message::Alive { clock } => registry.hear(now_ms, clock),
+            Message::Alive { times } => registry.hear(now_ms, times),
             Message::Ask {
                 origin,
                 buckets,
@@ -376,8 +376,8 @@ impl Distro {
                 .get(&peer)
                 .is_some_and(|peer| now_ms >= peer.said_ms + ALIVE_MS)
             {
-                let clock = registry.logical_now(now_ms);
-                self.say(now_ms, peer, Message::Alive { clock });
+                let times = registry.times(now_ms);
+                self.say(now_ms, peer, Message::Alive { times });
             }
         }
         self.watch_living(now_ms, registry);
@@ -488,14 +488,14 @@ impl Distro {
             })
         });
         let heard = std::iter::once(own).chain(copies).collect();
-        let clock = registry.logical_now(now_ms);
+        let times = registry.times(now_ms);
         let lacks = self.lacks(now_ms);
         self.say(
             now_ms,
             to,
             Message::Verify {
                 heard,
-                clock,
+                times,
                 lacks,
                 begin_again,
             },

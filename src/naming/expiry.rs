@@ -117,7 +117,7 @@ impl Registry {
             Verdict::Unhealthy => {
                 let (mut stamp, body) = (record.stamp, record.body.clone());
                 if has(Bug::TimerDrawsStamp) {
-                    stamp = self.clock.now(now_ms);
+                    stamp = self.clocks.acts.now(now_ms);
                 }
                 let Body::Live { instance, .. } = body else { return };
                 let at_ms = from_ms + instance.delete_timeout_ms();

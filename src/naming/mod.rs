@@ -45,7 +45,7 @@ pub use registry::{Beat, Event, Kind, Registry, WrongKind};
 pub use replica::{Batch, Delta, Dropped, Refused};
 pub use replicated::{Refusal, Replicated};
 pub use service::{Persistent, Seen};
-pub use stamp::{Stamp, StampClock};
+pub use stamp::{Clocks, Stamp, StampClock, Times};
 pub use view::{Filter, Tally, View, Whole};
 
 #[cfg(test)]

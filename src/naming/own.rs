@@ -137,7 +137,7 @@ impl Registry {
         body: Body,
     ) {
         let me = self.me;
-        let (key, begun) = (service, self.clock.now(now_ms));
+        let (key, begun) = (service, self.clocks.lists.now(now_ms));
         let new = || Service::new(key.clone(), now_ms, begun);
         let service = self.services.get_or_insert(key, new);
         let known = service.entries.get_key_value(endpoint);
@@ -184,7 +184,7 @@ impl Registry {
         let mut shown = Shown {
             listed: &mut self.listed,
             events: &mut self.events,
-            clock: &mut self.clock,
+            clock: &mut self.clocks.lists,
             restamped: (!self.is_alone).then_some(&mut self.restamped),
         };
         shown.edit(now_ms, service, endpoint, stamp, |entry| entry.put(record));

@@ -20,7 +20,7 @@ use super::record::{Body, Origin, Owner, Record, RecordKey, Revision};
 use super::replica::Copies;
 use super::service::Entry;
 use super::services::{Seeded, Services};
-use super::stamp::{Stamp, StampClock};
+use super::stamp::{Clocks, Stamp};
 use super::wheel::Wheel;
 
 /// A tombstone is kept for the delete timeout of what it covers and this much more, ms.
@@ -96,7 +96,7 @@ pub enum Beat {
 #[derive(Debug)]
 pub struct Registry {
     pub(super) me: Origin,
-    pub(super) clock: StampClock,
+    pub(super) clocks: Clocks,
     pub(super) services: Services,
     /// Those that lists show.
     pub(super) listed: listed::Listed,
@@ -123,10 +123,10 @@ pub struct Registry {
 
 impl Registry {
     /// An empty one.
-    pub fn new(me: Origin, clock: StampClock) -> Registry {
+    pub fn new(me: Origin, clocks: impl Into<Clocks>) -> Registry {
         Registry {
             me,
-            clock,
+            clocks: clocks.into(),
             services: Services::default(),
             listed: listed::Listed::default(),
             connections: HashMap::default(),
@@ -220,8 +220,8 @@ impl Registry {
             // A redo: nothing is new but the sign of life.
             return self.touch(now_ms, service, endpoint, owner);
         }
-        self.clock.hear(now_ms, Stamp(above.0.saturating_add(1)));
-        let stamp = self.clock.draw(now_ms, highest);
+        self.clocks.acts.hear(now_ms, Stamp(above.0.saturating_add(1)));
+        let stamp = self.clocks.acts.draw(now_ms, highest);
         self.write_own(now_ms, service, endpoint, owner, stamp, body);
     }
 

@@ -326,7 +326,7 @@ impl Registry {
 
     /// A peer has shown a service with this stamp: what is shown here is not older.
     pub fn raise_to(&mut self, now_ms: u64, service: &ServiceKey, stamp: Stamp) {
-        self.clock.hear(now_ms, stamp);
+        self.clocks.lists.hear(now_ms, stamp);
         if let Some(service) = self.services.get_mut(service) {
             service.stamp = service.stamp.max(stamp);
         }
@@ -381,7 +381,7 @@ impl Registry {
             return self.remove_copy(now_ms, origin, &key);
         };
         let before = before.map(|record| record.digest(&key.service, &key.endpoint));
-        self.clock.hear(now_ms, stamp);
+        self.clocks.acts.hear(now_ms, stamp);
         let covers = matches!(body, Body::Tombstone { .. });
         let record = Record {
             origin,

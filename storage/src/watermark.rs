@@ -15,6 +15,10 @@ use crate::error::StorageError;
 use crate::fault::Faults;
 
 const MAGIC: &[u8; 8] = b"rnacosWM";
+/// Of what stands between the magic number and the checksum.
+const BYTES: usize = 17;
+/// The same in files of before the first release that has [`Watermark::ahead_ms`].
+const EARLIER_BYTES: usize = 9;
 
 /// What stands in the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +27,9 @@ pub struct Watermark {
     pub reserved: u64,
     /// Its owner held something that clients will bring again after a restart.
     pub in_use: bool,
+    /// By how much the owner's other clock, of which nothing is reserved, was ahead of the wall clock, ms. 0 in a
+    /// file of an earlier version.
+    pub ahead_ms: u64,
 }
 
 /// The file `naming` in a data folder.
@@ -63,6 +70,7 @@ fn encode(watermark: Watermark) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.put_u64_le(watermark.reserved);
     out.put_u8(u8::from(watermark.in_use));
+    out.put_u64_le(watermark.ahead_ms);
     let crc = crc32fast::hash(&out);
     out.put_u32_le(crc);
     out
@@ -71,14 +79,14 @@ fn encode(watermark: Watermark) -> Vec<u8> {
 fn decode(bytes: &[u8]) -> Option<Watermark> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     let rest = body.strip_prefix(MAGIC)?;
-    if crc32fast::hash(body).to_le_bytes() != *crc || rest.len() != 9 {
+    if crc32fast::hash(body).to_le_bytes() != *crc || ![EARLIER_BYTES, BYTES].contains(&rest.len()) {
         return None;
     }
     let mut fields = Fields(rest);
-    let reserved = fields.u64();
     Some(Watermark {
-        reserved,
-        in_use: rest.last() == Some(&1),
+        reserved: fields.u64(),
+        in_use: fields.u8() == 1,
+        ahead_ms: if rest.len() == BYTES { fields.u64() } else { 0 },
     })
 }
 
@@ -94,6 +102,7 @@ mod tests {
         let mark = Watermark {
             reserved: 1_763_802_000_123,
             in_use: true,
+            ahead_ms: 250,
         };
         file.store(mark).unwrap();
         assert_eq!(file.load().unwrap(), Some(mark));
@@ -104,6 +113,10 @@ mod tests {
             assert_eq!(decode(&flipped), None, "byte {place}");
             assert_eq!(decode(&bytes[..place]), None, "cut at {place}");
         }
+        let mut earlier = bytes[..MAGIC.len() + EARLIER_BYTES].to_vec();
+        earlier.put_u32_le(crc32fast::hash(&earlier));
+        let known = Watermark { ahead_ms: 0, ..mark };
+        assert_eq!(decode(&earlier), Some(known), "a file of an earlier version");
         std::fs::write(&file.0, &bytes[1..]).unwrap();
         assert!(file.load().is_err(), "that is not the same as none");
     }

@@ -14,7 +14,7 @@ use rnacos::discovery::{Act, Done, What};
 use rnacos::distro::{Heard, Lacks, Message};
 use rnacos::model::{Endpoint, NamespaceId, ServiceKey};
 use rnacos::naming::{
-    BUCKETS, Batch, Body, Bucket, Delta, Instance, Kind, Origin, Owner, RecordKey, Revision, Stamp,
+    BUCKETS, Batch, Body, Bucket, Delta, Instance, Kind, Origin, Owner, RecordKey, Revision, Stamp, Times,
 };
 
 use crate::alloc::bounded;
@@ -54,7 +54,10 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
 const ORIGIN: Origin = Origin { node: 2, boot: 7 };
 
 fn messages() -> Vec<Message> {
-    let clock = Stamp(1_790_000_000_000);
+    let times = Times {
+        lists: Stamp(1_790_000_060_000),
+        acts: Stamp(1_790_000_000_000),
+    };
     let heard = |absent_ms| Heard {
         origin: ORIGIN,
         known: Revision(300),
@@ -81,11 +84,11 @@ fn messages() -> Vec<Message> {
         },
         Message::Verify {
             heard: vec![heard(None), heard(Some(1_500))],
-            clock,
+            times,
             lacks: None,
             begin_again: true,
         },
-        Message::Alive { clock },
+        Message::Alive { times },
         Message::Tell,
         Message::Ask {
             origin: ORIGIN,

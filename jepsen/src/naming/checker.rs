@@ -10,8 +10,8 @@
 //! - **Ghosts.** Of what was deregistered, a node that no longer shows it does not show it again; after a quiet time
 //!   nobody shows it. What died does not come back to a node that lacked it after a quiet time, and is gone after its time, plus the grace if there was trouble. Forgiven: instances for which a
 //!   request with an unknown outcome may still be on its way, a tombstone that died with its node, the word of
-//!   a node that died before the instance did, which is kept for the grace, and a deregistration within a second of
-//!   the last beat while nodes may not hear each other.
+//!   a node that died before the instance did, which is kept for the grace, and a deregistration within 50 ms
+//!   of the answer to the last beat while nodes may not hear each other, by whose clocks the two are told apart.
 //! - **Emptiness.** A node that was started does not list nobody where several were when it died, not even when all
 //!   died with it: SDKs would drop every provider. It may answer 503.
 //! - **Stamps.** On one node the stamp of a service never falls, over its restarts too, and rises with every
@@ -57,6 +57,10 @@ const THERE_MIN: usize = 3;
 
 /// A node that was stopped may be slow for so long.
 const WAKING: Micros = SECOND;
+
+/// Nodes that do not hear each other order what comes to them by their wall clocks. On one machine these differ by
+/// milliseconds: each counts from its own start, in whole ones.
+const CLOSE: Micros = 50_000;
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -376,9 +380,8 @@ fn gone(record: &Record, troubles: &Troubles, service: u32) -> Vec<Gone> {
         let in_doubt = record.doubts.iter().any(|doubt: &Doubt| {
             doubt.instance == life.instance && doubt.at + LATE >= end.asked && doubt.at <= to
         });
-        // Nodes that do not hear each other order what comes to them within moments by clocks that differ: a beat that
-        // one took just before may stand above the word of the other.
-        let hurried = life.kept.last().is_some_and(|kept| kept + SECOND > end.asked)
+        // A beat that one node took just before may stand above the word of another that does not hear it.
+        let hurried = life.answered.is_some_and(|answered| answered + CLOSE > end.asked)
             && troubles.quiet_from(end.asked.saturating_sub(QUIET), QUIET) + QUIET > end.asked;
         let in_doubt = in_doubt || (hurried && end.how == Ending::Deregistered);
         let untold = end.acknowledged.is_some() && troubles.dead(end.node, from, from + UNTOLD);

@@ -285,7 +285,11 @@ impl HttpClient {
         };
         let tried = self.try_all(What::Beat, "", right).await;
         if loadtest::naming::beat_code(tried.body.as_bytes()) == Some(10200) {
-            self.world.log.change(keeper, |life| life.kept.push(tried.sent));
+            let answered = self.world.log.now();
+            self.world.log.change(keeper, |life| {
+                life.kept.push(tried.sent);
+                life.answered = Some(answered);
+            });
             return true;
         }
         self.end(keeper, Ending::Forgotten, tried.sent, None, tried.node);

@@ -75,6 +75,8 @@ pub struct Life {
     pub acknowledged: Option<Micros>,
     /// When beats were sent that were acknowledged; ascending.
     pub kept: Vec<Micros>,
+    /// When the newest of them was answered.
+    pub answered: Option<Micros>,
     /// After how long without a beat it may be taken away, in µs.
     pub expires: Micros,
     /// Its end.
@@ -209,6 +211,7 @@ impl Log {
             asked,
             acknowledged: None,
             kept: Vec::new(),
+            answered: None,
             expires,
             end: None,
         };

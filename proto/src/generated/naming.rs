@@ -172,6 +172,7 @@ pub struct Heard {
 pub struct Verify {
     #[prost(message, repeated, tag = "1")]
     pub heard: ::prost::alloc::vec::Vec<Heard>,
+    /// The sender's logical time, of what it lists and of what clients do.
     #[prost(uint64, tag = "2")]
     pub clock: u64,
     /// These three as in Hello.
@@ -181,11 +182,16 @@ pub struct Verify {
     pub begin_again: bool,
     #[prost(uint64, tag = "5")]
     pub awaits_ms: u64,
+    #[prost(uint64, tag = "6")]
+    pub acts_clock: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Alive {
+    /// As in Verify.
     #[prost(uint64, tag = "1")]
     pub clock: u64,
+    #[prost(uint64, tag = "2")]
+    pub acts_clock: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Tell {}

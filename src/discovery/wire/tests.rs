@@ -85,6 +85,13 @@ impl Maker {
         }
     }
 
+    fn times(&mut self) -> Times {
+        Times {
+            lists: Stamp(self.number()),
+            acts: Stamp(self.number()),
+        }
+    }
+
     fn deltas(&mut self) -> Vec<Delta> {
         let mut all = Vec::new();
         for _ in 0..self.0.random_range(0..4) {
@@ -131,15 +138,13 @@ impl Maker {
             },
             3 => Message::Verify {
                 heard: (0..self.0.random_range(0..3)).map(|_| self.heard()).collect(),
-                clock: Stamp(self.number()),
+                times: self.times(),
                 lacks: self.chance().then(|| Lacks {
                     awaits_ms: self.number(),
                 }),
                 begin_again: self.chance(),
             },
-            4 => Message::Alive {
-                clock: Stamp(self.number()),
-            },
+            4 => Message::Alive { times: self.times() },
             5 => Message::Tell,
             7 => Message::Stamps((0..3).map(|_| (self.service(), Stamp(self.number()))).collect()),
             6 => Message::Ask {

@@ -15,13 +15,17 @@ use rand::{RngExt, SeedableRng};
 
 use crate::model::{Endpoint, NamespaceId, ServiceKey};
 use crate::naming::bugs::{Bug, make};
-use crate::naming::{Beat, Digest, Event, Filter, Instance, Origin, Owner, Registry, Stamp, StampClock};
+use crate::naming::{
+    Beat, Clocks, Digest, Event, Filter, Instance, Origin, Owner, Registry, Stamp, StampClock,
+};
 
 use crate::distro::{BEGINNING_MS, Distro, Message, Out, REDO_MS, responsible};
 
 const NODES: u64 = 3;
 const SERVICES: u64 = 6;
 const STEP_MS: u64 = 100;
+/// A node that starts again begins so far above the lists of its earlier run.
+const RESERVED_MS: u64 = 60_000;
 /// Faults and changes of clients happen until then.
 const STORM_MS: u64 = 120_000;
 /// After which everybody must agree.
@@ -96,12 +100,29 @@ fn pair(a: u64, b: u64) -> (u64, u64) {
     (a.min(b), a.max(b))
 }
 
-/// A node that begins. `mark` is what it has on its disk: above all stamps that it drew.
-fn node(id: u64, boot: u64, now_ms: u64, skew_ms: u64, mark: Stamp) -> Node {
+/// What a node has on its disk.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    /// Far above all stamps of lists that it drew.
+    reserved: u64,
+    /// By how much its acts were ahead of its wall clock, ms.
+    ahead_ms: u64,
+}
+
+fn wall(now_ms: u64, skew_ms: u64) -> u64 {
+    1_000_000_000 + now_ms + skew_ms
+}
+
+/// A node that begins.
+fn node(id: u64, boot: u64, now_ms: u64, skew_ms: u64, mark: Mark) -> Node {
     let me = Origin { node: id, boot };
-    let wall_ms = 1_000_000_000 + now_ms + skew_ms;
+    let wall_ms = wall(now_ms, skew_ms);
+    let clocks = Clocks {
+        lists: StampClock::new(wall_ms.max(mark.reserved), BEGINNING_MS),
+        acts: StampClock::new(wall_ms + mark.ahead_ms, BEGINNING_MS),
+    };
     Node {
-        registry: Registry::new(me, StampClock::new(wall_ms.max(mark.0), BEGINNING_MS)),
+        registry: Registry::new(me, clocks),
         distro: Distro::new(me, 1..=NODES, BEGINNING_MS),
         up: true,
         boot,
@@ -124,7 +145,7 @@ impl World {
         let mut random = StdRng::seed_from_u64(seed);
         let nodes = (1..=NODES).map(|id| {
             let skew_ms = random.random_range(0..20_000);
-            (id, node(id, 1, 0, skew_ms, Stamp(0)))
+            (id, node(id, 1, 0, skew_ms, Mark::default()))
         });
         World {
             seed,
@@ -396,9 +417,13 @@ impl World {
         if let Some(old) = self.nodes.get_mut(&id).filter(|node| !node.up) {
             let clock = BEGINNING_MS + now - old.started_ms;
             let mark = if old.wiped {
-                Stamp(0)
+                Mark::default()
             } else {
-                old.registry.logical_now(clock)
+                let times = old.registry.times(clock);
+                Mark {
+                    reserved: times.lists.0 + RESERVED_MS,
+                    ahead_ms: times.acts.0.saturating_sub(wall(now, old.skew_ms)),
+                }
             };
             let held = !old.wiped;
             *old = node(id, old.boot + 1, now, old.skew_ms, mark);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::distro::{BEGINNING_MS, Distro, GRACE_MS, Out, REDO_MS};
 use crate::model::{Endpoint, NamespaceId, ServiceKey};
-use crate::naming::{Filter, Instance, Origin, Owner, Registry, Stamp, StampClock};
+use crate::naming::{Filter, Instance, Origin, Owner, Registry, Stamp, StampClock, Times};
 
 /// The wall clock at the beginning.
 const WALL_MS: u64 = 1_000_000_000;
@@ -46,13 +46,23 @@ impl Nodes {
         self.nodes.insert(id, node);
         let others: Vec<u64> = self.nodes.keys().copied().filter(|other| *other != id).collect();
         for other in others {
-            for (a, b) in [(id, other), (other, id)] {
-                self.at(a, |node, now_ms| {
-                    assert!(node.distro.on_connected(now_ms, &node.registry, b));
-                });
-            }
+            self.connect(id, other);
         }
         self.deliver();
+    }
+
+    fn connect(&mut self, one: u64, other: u64) {
+        for (a, b) in [(one, other), (other, one)] {
+            self.at(a, |node, now_ms| {
+                assert!(node.distro.on_connected(now_ms, &node.registry, b));
+            });
+        }
+    }
+
+    fn part(&mut self, one: u64, other: u64) {
+        for (a, b) in [(one, other), (other, one)] {
+            self.at(a, |node, _| node.distro.on_disconnected(b));
+        }
     }
 
     fn stop(&mut self, id: u64) {
@@ -237,7 +247,11 @@ fn nobody_stays_below_what_another_node_showed_between_two_changes() {
         })
     };
     // Logical time of node 1 is ahead, and the others have not heard so yet.
-    nodes.at(1, |node, now_ms| node.registry.hear(now_ms, Stamp(2 * WALL_MS)));
+    let ahead = Times {
+        lists: Stamp(2 * WALL_MS),
+        ..Times::default()
+    };
+    nodes.at(1, |node, now_ms| node.registry.hear(now_ms, ahead));
     nodes.register(3, &Owner::Connection("c".into()), 1);
     nodes.pass(100);
     let between = stamp(&mut nodes, 1);
@@ -257,6 +271,35 @@ fn nobody_stays_below_what_another_node_showed_between_two_changes() {
     nodes.start(2, 3);
     nodes.pass(2_000);
     assert!(stamp(&mut nodes, 2) >= highest);
+}
+
+/// Of two nodes that do not hear each other one was started anew, so that its lists are a minute ahead.
+#[test]
+fn what_is_deregistered_stays_away_though_another_node_is_ahead() {
+    let mut nodes = Nodes::of(2);
+    nodes.register(2, &Owner::Beats, 1);
+    nodes.pass(1_000);
+    nodes.part(1, 2);
+    nodes.at(1, |node, now_ms| {
+        let mut times = node.registry.times(now_ms);
+        times.lists.0 += 60_000;
+        node.registry.hear(
+            now_ms,
+            Times {
+                acts: Stamp(0),
+                ..times
+            },
+        );
+    });
+    nodes.register(1, &Owner::Beats, 1);
+    nodes.pass(100);
+    nodes.at(2, |node, now_ms| {
+        let endpoint = Endpoint::new("10.0.0.1", 1, "");
+        assert!(node.registry.deregister(now_ms, &service(), &endpoint));
+    });
+    nodes.connect(1, 2);
+    nodes.pass(1_000);
+    assert!(!nodes.shows(1) && !nodes.shows(2));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::model::{Endpoint, ServiceKey};
 
 use super::super::overlay::Overlay;
 use super::super::service::{Entry, Seen};
-use super::super::stamp::Stamp;
+use super::super::stamp::{Stamp, Times};
 use super::super::view::{Filter, Tally, View, Whole};
 use super::{Kind, Registry};
 
@@ -40,23 +40,28 @@ impl Registry {
     }
 
     /// The present in logical time, for peers.
-    pub fn logical_now(&self, now_ms: u64) -> Stamp {
-        self.clock.now(now_ms)
+    pub fn times(&self, now_ms: u64) -> Times {
+        self.clocks.now(now_ms)
     }
 
     /// A peer's logical time: nothing below it is drawn any more.
-    pub fn hear(&mut self, now_ms: u64, clock: Stamp) {
-        self.clock.hear(now_ms, clock);
+    pub fn hear(&mut self, now_ms: u64, times: Times) {
+        self.clocks.hear(now_ms, times);
+    }
+
+    /// When another node was asked for an act: nothing below it is drawn for acts any more.
+    pub fn hear_act(&mut self, now_ms: u64, asked: Stamp) {
+        self.clocks.acts.hear(now_ms, asked);
     }
 
     /// Raises the stamp of a service for a new subscriber, who may have heard a higher one elsewhere.
     pub fn raise(&mut self, now_ms: u64, service: &ServiceKey) -> Stamp {
         match self.services.get_mut(service) {
             Some(service) => {
-                service.stamp = self.clock.draw(now_ms, service.stamp);
+                service.stamp = self.clocks.lists.draw(now_ms, service.stamp);
                 service.stamp
             }
-            None => self.clock.draw(now_ms, Stamp::default()),
+            None => self.clocks.lists.draw(now_ms, Stamp::default()),
         }
     }
 

@@ -69,7 +69,7 @@ impl Registry {
             .entry(service, endpoint)
             .map(Entry::highest)
             .unwrap_or_default();
-        let stamp = self.clock.draw(now_ms, highest);
+        let stamp = self.clocks.acts.draw(now_ms, highest);
         self.write_own(now_ms, service, endpoint, owner, stamp, body);
     }
 
@@ -83,13 +83,13 @@ impl Registry {
         stamp: Stamp,
         edit: impl FnOnce(&mut Entry),
     ) {
-        let begun = self.clock.now(now_ms);
+        let begun = self.clocks.lists.now(now_ms);
         let new = || Service::new(key.clone(), now_ms, begun);
         let service = self.services.get_or_insert(key, new);
         let mut shown = Shown {
             listed: &mut self.listed,
             events: &mut self.events,
-            clock: &mut self.clock,
+            clock: &mut self.clocks.lists,
             restamped: (!self.is_alone).then_some(&mut self.restamped),
         };
         shown.edit(now_ms, service, endpoint, stamp, edit);
@@ -99,13 +99,18 @@ impl Registry {
     pub(in crate::naming) fn changed(&mut self, now_ms: u64, key: &ServiceKey, at_least: Stamp) {
         if let Some(service) = self.services.get_mut(key) {
             let restamped = (!self.is_alone).then_some(&mut self.restamped);
-            self.events
-                .push(raised(&mut self.clock, now_ms, service, at_least, restamped));
+            self.events.push(raised(
+                &mut self.clocks.lists,
+                now_ms,
+                service,
+                at_least,
+                restamped,
+            ));
         }
     }
 
     pub(in crate::naming) fn service_mut(&mut self, now_ms: u64, key: &ServiceKey) -> &mut Service {
-        let stamp = self.clock.now(now_ms);
+        let stamp = self.clocks.lists.now(now_ms);
         let new = || Service::new(key.clone(), now_ms, stamp);
         self.services.get_or_insert(key, new)
     }

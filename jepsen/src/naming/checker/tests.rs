@@ -25,6 +25,7 @@ impl Made {
             asked: at * MS,
             acknowledged: Some((at + 1) * MS),
             kept: Vec::new(),
+            answered: None,
             expires: 30 * SECOND,
             end: None,
         };
@@ -35,6 +36,7 @@ impl Made {
     fn beats(mut self, keeper: u32, from: u64, to: u64) -> Self {
         let life = self.0.lives.get_mut(&keeper).expect("registered");
         life.kept.extend((from..to).step_by(1000).map(|at| at * MS));
+        life.answered = life.kept.last().map(|sent| sent + MS);
         self
     }
 
@@ -242,9 +244,9 @@ fn what_was_forgotten_and_comes_back_is_a_ghost() {
     ghost(Made::new()).fails("ghost");
     // A request of which nobody knows the end may have done it.
     ghost(Made::new().doubt(1500)).passes();
-    // A beat that another node took a moment before may stand above it while they do not hear each other.
-    ghost(Made::new()).beats(1, 1200, 1900).passes();
-    ghost(Made::new()).beats(1, 1000, 1100).fails("ghost");
+    // A beat that another node answered a moment before may stand above it while they do not hear each other.
+    ghost(Made::new()).beats(1, 1980, 1990).passes();
+    ghost(Made::new()).beats(1, 1900, 1910).fails("ghost");
     // So may a client that registers again.
     ghost(Made::new()).registered(2, Way::Http, 2950).passes();
     // Or a start from the copies of one who has not heard; and a tombstone may die with its node.
