@@ -517,7 +517,10 @@ impl Discovery {
         if let Some(links) = self.hub.get() {
             links.reset(LinkKind::Forward);
         }
-        if late_ms <= GIVEN_UP_MS {
+        // Without others there was nobody who could have given it up.
+        if late_ms <= GIVEN_UP_MS || shared.is_alone() {
+            // Clients beat in vain meanwhile.
+            shared.registry.renew_deadlines(now_ms);
             return false;
         }
         tracing::warn!("the other nodes have given this one up meanwhile: its registry begins anew");

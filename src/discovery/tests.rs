@@ -458,7 +458,7 @@ async fn a_lone_node_knows_after_a_restart_what_it_knew() {
         let keeping = tokio::spawn(Arc::clone(&node).keep());
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(listed(&node).await, Ok(2));
-        for _ in 0..8 {
+        for _ in 0..10 {
             tokio::time::sleep(Duration::from_secs(5)).await;
             node.execute(act(What::Beat { full: None }));
         }
@@ -556,14 +556,44 @@ async fn who_begins_anew_answers_only_with_what_the_log_keeps() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((node.readiness(), ports()), (Readiness::Ready, vec![80]));
     fails.store(true, Relaxed);
-    // The process stands still for longer than the others keep what it said.
-    tokio::time::advance(Duration::from_secs(40)).await;
+    // Another node has joined, and the process stands still for longer than that one keeps what it said.
+    node.set_members([1, 2].into());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::advance(Duration::from_secs(50)).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!((node.readiness(), ports()), (Readiness::Loading, vec![]));
     assert!(reads.load(Relaxed) > 10, "it is tried again and again");
     fails.store(false, Relaxed);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!((node.readiness(), ports()), (Readiness::Ready, vec![80]));
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_node_that_stood_still_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let hung_up = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&hung_up);
+    node.set_hang_up(Box::new(move || flag.store(true, Relaxed)));
+    let running = tokio::spawn(Arc::clone(&node).run());
+    let healthy = || {
+        let endpoint = Endpoint::new("10.0.0.1", 80, "");
+        let seen = node.look(|registry, _| registry.instance(&service(), &endpoint));
+        seen.map(|seen| seen.healthy)
+    };
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.execute(register()), Done::Yes);
+    tokio::time::advance(Duration::from_secs(120)).await;
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    assert_eq!((node.readiness(), healthy()), (Readiness::Ready, Some(true)));
+    assert!(
+        !hung_up.load(Relaxed),
+        "nobody else could have given its clients up"
+    );
+    // Who does not beat goes in its time.
+    tokio::time::sleep(Duration::from_secs(17)).await;
+    assert_eq!(healthy(), None);
     running.abort();
 }
 

@@ -253,6 +253,7 @@ fn heard_to_wire(heard: &Heard) -> pb::Heard {
         } else {
             0
         },
+        silent_ms: heard.silent_ms,
     }
 }
 
@@ -263,6 +264,7 @@ fn heard(heard: pb::Heard) -> Result<Heard, WireError> {
         known: Revision(heard.known),
         newest: Revision(heard.newest.max(heard.known)),
         sums: sums.map_err(|_| WireError::Impossible("a digest of another size"))?,
+        silent_ms: heard.silent_ms,
         absent_ms: heard.absent_ms,
     })
 }

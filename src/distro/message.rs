@@ -16,6 +16,8 @@ pub struct Heard {
     pub newest: Revision,
     /// Their digest.
     pub sums: Box<[u64; BUCKETS]>,
+    /// How long ago the sender heard the origin last, ms, while it hears it. 0 from a node of an earlier version.
+    pub silent_ms: u64,
     /// `None` while the sender hears the origin itself; else for how long nobody has, ms. It travels along,
     /// so that a grace is not begun again by whoever takes over the copies.
     pub absent_ms: Option<u64>,

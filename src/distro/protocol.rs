@@ -32,8 +32,10 @@ const SILENT_MS: u64 = 5_000;
 /// again, ms.
 const HEARS_OUT_MS: u64 = 1_000;
 /// Records of a node that nobody hears are kept for so long, ms: its clients need up to 14 s to notice, then back
-/// off and register again. The Python SDK does that on a timer of 30 s, whatever happens.
-pub const GRACE_MS: u64 = 35_000;
+/// off and register again. The Python SDK does that on a timer of 30 s, whatever happens; its 2.0 needs 10 s before
+/// that to see that the connection is broken. Whoever died with the node is listed for as long: a provider too many
+/// costs its callers a retry, one too few is an outage.
+pub const GRACE_MS: u64 = 45_000;
 /// The monotonic time at which a node begins, ms. Not 0: for how long nobody has heard an origin is told by
 /// others, and reaches back before this node was there.
 pub const BEGINNING_MS: u64 = 24 * 3_600 * 1_000;
@@ -107,6 +109,8 @@ pub struct Distro {
     peers: BTreeMap<u64, Peer>,
     /// Origins that nobody hears, and since when.
     absent: BTreeMap<Origin, u64>,
+    /// When other origins were heard last, by this node until its stream to them ended, or by others.
+    heard_ms: BTreeMap<Origin, u64>,
     /// Per node the newest boot whose records were given up: they are not taken from others again, who
     /// may give them up a little later.
     given_up: BTreeMap<u64, u64>,
@@ -140,6 +144,7 @@ impl Distro {
             members_known: false,
             peers: BTreeMap::new(),
             absent: BTreeMap::new(),
+            heard_ms: BTreeMap::new(),
             given_up: BTreeMap::new(),
             lived: BTreeSet::from([me.node]),
             verified_ms: now_ms,
@@ -268,7 +273,11 @@ impl Distro {
     ///
     /// A node that is loading asks the others again with the next [`Distro::poll`].
     pub fn on_disconnected(&mut self, peer: u64) {
-        if self.peers.remove(&peer).is_some() {
+        if let Some(peer) = self.peers.remove(&peer) {
+            if let Some(origin) = peer.origin {
+                let heard_ms = self.heard_ms.entry(origin).or_default();
+                *heard_ms = peer.heard_ms.max(*heard_ms);
+            }
             self.lost = true;
             self.stamps.may_be_lost();
         }
@@ -472,19 +481,24 @@ impl Distro {
             known: registry.newest(),
             newest: registry.newest(),
             sums: sums(registry.own_digest()),
+            silent_ms: 0,
             absent_ms: None,
         };
-        let living: BTreeSet<Origin> = self.peers.values().filter_map(|peer| peer.origin).collect();
+        let peers = self.peers.values();
+        let living: BTreeMap<Origin, u64> = peers
+            .filter_map(|peer| Some((peer.origin?, peer.heard_ms)))
+            .collect();
+        let ago = |since: Option<&u64>| since.map_or(0, |since| now_ms.saturating_sub(*since));
         let copies = registry.origins().filter_map(|(origin, known, _)| {
+            let heard_ms = living.get(&origin);
+            let last_ms = || self.absent.get(&origin).or_else(|| self.heard_ms.get(&origin));
             Some(Heard {
                 origin,
                 known,
                 newest: registry.newest_of(origin),
                 sums: sums(registry.digest_of(origin)?),
-                absent_ms: (!living.contains(&origin)).then(|| {
-                    let since = self.absent.get(&origin).copied();
-                    now_ms.saturating_sub(since.unwrap_or(now_ms))
-                }),
+                silent_ms: ago(heard_ms),
+                absent_ms: heard_ms.is_none().then(|| ago(last_ms())),
             })
         });
         let heard = std::iter::once(own).chain(copies).collect();
@@ -513,12 +527,16 @@ impl Distro {
         }
     }
 
-    /// Origins that nobody hears are given the grace, and then up.
+    /// Origins that nobody hears are given the grace, from when they were heard last, and then up.
     fn watch_absent(&mut self, now_ms: u64, registry: &mut Registry) {
+        // A peer whose stream has just begun may hear whom this node has not heard for long.
+        let may_drop = self.sees_majority() && self.peers.values().all(|peer| peer.load_to.is_some());
         let origins: Vec<Origin> = registry.origins().map(|(origin, _, _)| origin).collect();
         // What is still being fetched has its time already.
         let fetched = |origin: &Origin| self.peers.values().any(|peer| peer.pulls.contains_key(origin));
         self.absent
+            .retain(|origin, _| origins.contains(origin) || fetched(origin));
+        self.heard_ms
             .retain(|origin, _| origins.contains(origin) || fetched(origin));
         for origin in origins {
             let heard = self
@@ -529,9 +547,10 @@ impl Distro {
                 self.absent.remove(&origin);
                 continue;
             }
-            let since = *self.absent.entry(origin).or_insert(now_ms);
+            let heard_ms = self.heard_ms.get(&origin).copied().unwrap_or(now_ms);
+            let since = *self.absent.entry(origin).or_insert(heard_ms);
             let grace_ms = if has(Bug::NoGrace) { 0 } else { GRACE_MS };
-            if now_ms >= since + grace_ms && self.sees_majority() && !has(Bug::GraceNeverEnds) {
+            if now_ms >= since + grace_ms && may_drop && !has(Bug::GraceNeverEnds) {
                 self.given_up.insert(origin.node, origin.boot);
                 match registry.drop_origin(now_ms, origin) {
                     Dropped::All => drop(self.absent.remove(&origin)),

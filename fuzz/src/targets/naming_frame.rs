@@ -63,6 +63,7 @@ fn messages() -> Vec<Message> {
         known: Revision(300),
         newest: Revision(302),
         sums: Box::new(std::array::from_fn(|bucket| bucket as u64 * 0x0101_0101)),
+        silent_ms: 40,
         absent_ms,
     };
     vec![

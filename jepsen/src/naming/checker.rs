@@ -29,7 +29,7 @@ use super::record::{
 pub const QUIET: Micros = 5 * SECOND;
 
 /// For so long nodes keep what an absent node said.
-pub const GRACE: Micros = 35 * SECOND;
+pub const GRACE: Micros = 45 * SECOND;
 
 /// An instance whose connection broke with its node is demanded for so long: less than the grace, so that it is
 /// no matter when the others noticed.

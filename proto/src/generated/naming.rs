@@ -167,6 +167,9 @@ pub struct Heard {
     /// The newest change that is there, if it came before others and is above `known`.
     #[prost(uint64, tag = "5")]
     pub newest: u64,
+    /// The sender hears it, and did so long ago, ms.
+    #[prost(uint64, tag = "6")]
+    pub silent_ms: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Verify {

@@ -112,6 +112,7 @@ impl Maker {
             known: Revision(known),
             newest: Revision(newest.max(known)),
             sums,
+            silent_ms: self.number(),
             absent_ms: self.chance().then(|| self.number()),
         }
     }

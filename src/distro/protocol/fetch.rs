@@ -49,6 +49,7 @@ impl Distro {
             known,
             newest,
             sums,
+            silent_ms,
             absent_ms,
         } in others
         {
@@ -59,6 +60,10 @@ impl Distro {
                 ours == known || begin_again
             } else {
                 peer.hears.insert(origin, absent_ms.is_none());
+                if absent_ms.is_none() {
+                    let heard_ms = self.heard_ms.entry(origin).or_default();
+                    *heard_ms = now_ms.saturating_sub(silent_ms).max(*heard_ms);
+                }
                 if let Some(absent_ms) = absent_ms.filter(|_| !living.contains(&origin)) {
                     let since = now_ms.saturating_sub(absent_ms);
                     let known = self.absent.entry(origin).or_insert(since);

@@ -29,7 +29,7 @@ const RESERVED_MS: u64 = 60_000;
 /// Faults and changes of clients happen until then.
 const STORM_MS: u64 = 120_000;
 /// After which everybody must agree.
-const CALM_MS: u64 = 75_000;
+const CALM_MS: u64 = 90_000;
 
 struct Node {
     registry: Registry,

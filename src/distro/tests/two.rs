@@ -80,22 +80,24 @@ impl Nodes {
     }
 
     fn deliver(&mut self) {
-        loop {
-            let mut under_way = Vec::new();
-            for (id, node) in &mut self.nodes {
-                under_way.extend(node.distro.take_out().into_iter().map(|out| (*id, out)));
-            }
-            if under_way.is_empty() {
-                return;
-            }
-            for (from, Out { to, message }) in under_way {
-                if self.nodes.contains_key(&to) {
-                    self.at(to, |node, now_ms| {
-                        node.distro.on_message(now_ms, &mut node.registry, from, message);
-                    });
-                }
+        while self.deliver_some() {}
+    }
+
+    /// What has been said until now; false if that is nothing.
+    fn deliver_some(&mut self) -> bool {
+        let mut under_way = Vec::new();
+        for (id, node) in &mut self.nodes {
+            under_way.extend(node.distro.take_out().into_iter().map(|out| (*id, out)));
+        }
+        let any = !under_way.is_empty();
+        for (from, Out { to, message }) in under_way {
+            if self.nodes.contains_key(&to) {
+                self.at(to, |node, now_ms| {
+                    node.distro.on_message(now_ms, &mut node.registry, from, message);
+                });
             }
         }
+        any
     }
 
     fn pass(&mut self, ms: u64) {
@@ -195,6 +197,36 @@ fn what_one_node_drops_alone_is_shown_as_newer_by_nobody() {
         "{stamps:?}: what node 3 had said is dropped"
     );
     assert_eq!(one, two);
+}
+
+/// Its machine is gone: nothing ends its streams.
+#[test]
+fn a_grace_begins_when_the_node_was_heard_last() {
+    let mut nodes = Nodes::of(3);
+    nodes.register(3, &Owner::Connection("c".into()), 3);
+    nodes.pass(1_000);
+    nodes.nodes.remove(&3);
+    nodes.pass(GRACE_MS - 2_000);
+    assert!(nodes.shows(1) && nodes.shows(2));
+    nodes.pass(3_000);
+    assert!(!nodes.shows(1) && !nodes.shows(2));
+}
+
+#[test]
+fn who_was_alone_drops_nothing_before_it_was_told_who_is_heard() {
+    let mut nodes = Nodes::of(3);
+    nodes.register(3, &Owner::Connection("c".into()), 3);
+    nodes.pass(1_000);
+    nodes.part(1, 2);
+    nodes.part(1, 3);
+    nodes.pass(GRACE_MS + 10_000);
+    assert!(nodes.shows(1), "it sees no majority");
+    nodes.connect(1, 2);
+    assert!(nodes.deliver_some(), "who they are, and not more");
+    nodes.at(1, |node, now_ms| node.distro.poll(now_ms, &mut node.registry));
+    assert!(nodes.shows(1), "node 2 hears node 3");
+    nodes.pass(1_000);
+    assert!(nodes.shows(1));
 }
 
 #[test]

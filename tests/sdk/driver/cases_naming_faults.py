@@ -11,7 +11,7 @@ SOON = {"preserved.heart.beat.interval": "1000", "preserved.heart.beat.timeout":
 # The same, unhealthy after 8 s and gone after 12 s: Node beats for all as often as the server told it for one, 5 s at most.
 LATER = {"preserved.heart.beat.interval": "4000", "preserved.heart.beat.timeout": "8000", "preserved.ip.delete.timeout": "12000"}
 # A client that died with its node is given this long to come back elsewhere (docs: grace).
-GRACE = 35
+GRACE = 45
 # What is missing for no longer than this was moved, not lost: an SDK's redo comes every 3 s.
 MOVING = 5
 
