@@ -281,7 +281,7 @@ fn a_node_that_should_have_learnt_of_the_end_shows_a_ghost() {
     late(Made::new(), 20_000).fails("ghost");
     // With trouble the grace comes on top, and its time.
     late(Made::new().broken(Broken::Cut(0, 1), 1500, 9000), 20_000).passes();
-    late(Made::new().broken(Broken::Cut(0, 1), 1500, 9000), 90_000).fails("ghost");
+    late(Made::new().broken(Broken::Cut(0, 1), 1500, 9000), 100_000).fails("ghost");
     // So it does if the word of a node that died before is still kept.
     let kept = |to| {
         Made::new()
@@ -292,7 +292,7 @@ fn a_node_that_should_have_learnt_of_the_end_shows_a_ghost() {
             .lists(1, Some(1), 1100, to)
     };
     kept(20_000).passes();
-    kept(90_000).fails("ghost");
+    kept(100_000).fails("ghost");
     let deregistered = Made::new()
         .registered(1, Way::Http, 1000)
         .ends(1, Ending::Deregistered, 2000)
