@@ -11,7 +11,6 @@ mod naming_sweep;
 mod peers;
 mod readdress;
 mod removal;
-mod replay;
 mod tuning;
 
 use std::net::SocketAddr;
@@ -28,7 +27,6 @@ use self::formation::{FOUNDER_LISTENS, Plan};
 use self::health_checks::Checks;
 use self::peers::Peers;
 use self::removal::Removal;
-use self::replay::Replay;
 pub use self::tuning::Tuning;
 use crate::clock;
 use crate::cluster::{ClusterToken, Credentials, Door, Identity, Kind, Links, Local, Transport};
@@ -96,7 +94,7 @@ impl Server {
         let opened = open(folder, &settings).await?;
 
         let identity = opened.identity;
-        let replay = Replay::of(identity.boot, &opened.recovered);
+        let committed = opened.recovered.hard_state.commit;
         let local = Local::new(Identity {
             cluster_id: Some(opened.cluster_id),
             node_id: identity.id,
@@ -222,14 +220,9 @@ impl Server {
         listener.serve(Some(door), gateway, counters, &clients, &network);
         let udp = UdpSocket::bind((http_address.ip(), 0)).await?;
         clients.spawn_while_running(Arc::clone(&services).serve_udp(udp));
-        let (replayed, stopping) = (handle.clone(), clients.clone());
-        drop(clients.spawn(async move {
-            tokio::select! {
-                () = replay.done(&replayed) => {}
-                () = stopping.begun() => {}
-            }
-            crate::http::serve(http, services, stopping).await;
-        }));
+        let starting = Arc::clone(&services);
+        clients.spawn_while_running(async move { starting.readiness.run(&starting, committed).await });
+        drop(clients.spawn(crate::http::serve(http, services, clients.clone())));
         tracing::info!(http = %http_address, grpc = %grpc_address, node = identity.id.0, boot = identity.boot.0, "serving");
         Ok(Server {
             http_address,

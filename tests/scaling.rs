@@ -13,6 +13,8 @@ mod grpc_client;
 mod naming;
 #[path = "scaling/operators.rs"]
 mod operators;
+#[path = "scaling/starting.rs"]
+mod starting;
 #[path = "scaling/writers.rs"]
 mod writers;
 

@@ -209,7 +209,7 @@ impl Conversation {
             return Answer::error(code::UNREGISTERED, "Connection is unregistered.");
         };
         client.heard();
-        if is_about_configs(name) && !self.gateway.readiness.serves_configs().await {
+        if is_about_configs(name) && self.gateway.readiness.log_is_told().await.is_err() {
             return Answer::starting();
         }
         let call = Call {

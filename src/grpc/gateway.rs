@@ -14,11 +14,11 @@ use super::dispatch::Table;
 use super::handlers;
 use super::line::Line;
 use super::listener::{Guest, Handler};
-use super::readiness::Readiness;
 use crate::clock;
 use crate::cluster::Failures;
 use crate::metrics::Grpc;
 use crate::service::Services;
+use crate::service::readiness::Readiness;
 use crate::shutdown::Shutdown;
 
 /// Serves SDKs: what the connections of a node's clients share.
@@ -27,7 +27,7 @@ pub struct Gateway {
     services: Option<Arc<Services>>,
     pub(super) registry: Arc<Registry>,
     pub(super) table: Table,
-    pub(super) readiness: Readiness,
+    pub(super) readiness: Arc<Readiness>,
     pub(super) metrics: Arc<Grpc>,
     /// Room for requests that are read.
     pub(super) bodies: Budget,
@@ -56,9 +56,6 @@ impl Gateway {
         let gateway = Gateway::with(Some(services.clone()), table, metrics, stopping);
         services.set_clients(gateway.registry.clone());
         gateway
-            .stopping
-            .spawn_while_running(gateway.clone().become_ready());
-        gateway
     }
 
     pub(super) fn with(
@@ -70,7 +67,10 @@ impl Gateway {
         let gateway = Arc::new(Gateway {
             registry: Arc::new(Registry::new(metrics.clone(), stopping.clone())),
             table,
-            readiness: Readiness::default(),
+            readiness: services
+                .as_ref()
+                .map(|services| Arc::clone(&services.readiness))
+                .unwrap_or_default(),
             metrics,
             bodies: Budget::new(BODIES_BYTES_MAX),
             stopping,
@@ -109,10 +109,6 @@ impl Gateway {
     /// Every registered client.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
-    }
-
-    async fn become_ready(self: Arc<Gateway>) {
-        self.readiness.run(self.services()).await;
     }
 
     /// Counts what a client sent and nobody could read, and says so once a minute for each source.

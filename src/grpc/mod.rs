@@ -41,7 +41,6 @@ mod metering;
 mod moving;
 mod outbox;
 pub mod push;
-mod readiness;
 mod session;
 mod stream;
 pub mod tls;

@@ -282,6 +282,11 @@ async fn answer(services: &Arc<Services>, found: Found, request: Request) -> Rep
         Found::OtherMethod(route) => return other_method(route, &request),
         Found::Nothing => return nothing(&request),
     };
+    if route.tells_log()
+        && let Err(not_yet) = services.readiness.log_is_told().await
+    {
+        return failure(route.dialect, &not_yet);
+    }
     let called = catch_unwind(AssertUnwindSafe(|| {
         if route.is_naming()
             && let Some(refusal) = v1::naming::refused(services, &request)

@@ -29,6 +29,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// True for one that tells what the log says.
+    pub(super) fn tells_log(&self) -> bool {
+        matches!(self.access, Access::ConfigRead | Access::NamespaceRead)
+    }
+
     /// True for a route of the registry, in any generation of the API.
     pub(super) fn is_naming(&self) -> bool {
         matches!(self.access, Access::NamingRead | Access::NamingWrite) || self.dialect == Dialect::V1Naming

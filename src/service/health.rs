@@ -59,6 +59,9 @@ impl Services {
         if status.raft.leader.is_none() {
             return Err("no leader is known: writes are refused, reads may be old".to_owned());
         }
+        if !self.readiness.is_current() {
+            return Err("this node is catching up with its leader".to_owned());
+        }
         Ok(())
     }
 

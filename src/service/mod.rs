@@ -23,6 +23,7 @@ pub mod naming_subscribers;
 pub mod naming_udp;
 pub mod naming_watch;
 pub mod nodes;
+pub mod readiness;
 pub mod switches;
 pub mod watch;
 
@@ -43,6 +44,7 @@ use crate::settings::{self, Settings};
 use crate::shutdown::Shutdown;
 use crate::state::{Command, Outcome, Reader};
 use freshness::Freshness;
+use readiness::Readiness;
 
 /// Who asks, and from where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub struct Services {
     /// What an operator turns while the node runs.
     board: Arc<switches::Board>,
     freshness: Freshness,
+    /// Whether what the log says may be told.
+    pub readiness: Arc<Readiness>,
     /// Ends what waits for changes.
     stopping: Shutdown,
     /// Who is connected over gRPC, once that adapter is there.
@@ -160,6 +164,7 @@ impl Services {
             discovery: parts.discovery,
             board: parts.board,
             freshness: Freshness::default(),
+            readiness: Arc::default(),
             stopping: parts.stopping,
             clients: std::sync::OnceLock::new(),
             metrics: Metrics {

@@ -306,12 +306,19 @@ impl Services {
         })
     }
 
-    /// Whether readers may be told of a service. Of one that holds persistent instances they may in any case: the log
-    /// knows them, whoever else has yet to come.
+    /// Whether readers may be told of a service. Of one that holds persistent instances they may once the log is read:
+    /// it knows them, whoever else has yet to come. Of one that nobody knows they may then, too: it might hold
+    /// some.
     ///
     /// # Errors
     /// Not yet, in words.
     pub fn naming_is_ready_for(&self, service: &ServiceKey) -> Result<()> {
+        if let Err(not_yet) = self.readiness.tells_log() {
+            return match self.kind(service) {
+                Some(Kind::Ephemeral) => told(self.discovery.readiness_of(service)),
+                Some(Kind::Persistent) | None => Err(not_yet),
+            };
+        }
         match told(self.discovery.readiness_of(service)) {
             Err(_) if self.kind(service) == Some(Kind::Persistent) => Ok(()),
             told => told,
@@ -323,6 +330,7 @@ impl Services {
     /// # Errors
     /// Not yet, in words.
     pub fn naming_is_ready(&self) -> Result<()> {
+        self.readiness.tells_log()?;
         told(self.discovery.readiness())
     }
 }

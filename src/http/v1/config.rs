@@ -54,18 +54,14 @@ fn read(services: &Arc<Services>, request: &Request, params: &Params<'_>) -> Res
     tag.map_or(Ok(()), crate::model::validate::tag)
         .map_err(|invalid| Error::Invalid(invalid.to_string()))?;
     if !is_linearizable(services, params)? {
-        return Ok(Answer::Ready(reading(
-            services,
-            request_client(request),
-            &key,
-            tag,
-        )));
+        let read = reading(services, request_client(request), &key, tag);
+        return read.map(Answer::Ready);
     }
     let (services, client) = (Arc::clone(services), request_client(request));
     let tag = tag.map(str::to_owned);
     Ok(Answer::later(async move {
         services.catch_up().await?;
-        Ok(reading(&services, client, &key, tag.as_deref()))
+        reading(&services, client, &key, tag.as_deref())
     }))
 }
 
@@ -93,12 +89,17 @@ fn request_client(request: &Request) -> RequestClient {
     }
 }
 
-fn reading(services: &Services, client: RequestClient, key: &ConfigKey, tag: Option<&str>) -> Reply {
+fn reading(services: &Services, client: RequestClient, key: &ConfigKey, tag: Option<&str>) -> Result<Reply> {
     let client = Client {
         ip: &client.ip,
         tag: client.tag.as_deref(),
     };
-    match services.read(key, tag, &client) {
+    Ok(match services.read(key, tag, &client) {
+        // A client deletes its own copy when it hears that a config does not exist.
+        None if !services.readiness.is_current() => return Err(Error::Unavailable(
+            "server is STARTING now: it finds no leader and may not know this config, please try again later!"
+                .to_owned(),
+        )),
         None => reply::reply(StatusCode::NOT_FOUND, Some(JSON_UTF8), "config data not exist\n"),
         Some(Reading::Formal(entry)) => {
             let key = entry.encrypted_data_key();
@@ -119,7 +120,7 @@ fn reading(services: &Services, client: RequestClient, key: &ConfigKey, tag: Opt
             }
             reply::with_headers(headers, gray.content.clone())
         }
-    }
+    })
 }
 
 fn gray_headers(gray: &Gray) -> HeaderMap {
