@@ -154,13 +154,15 @@ pub fn v2(error: &Error) -> CodedError {
 /// Code and short text of a refusal of naming, as recorded from 3.0.3.
 fn naming_code(refusal: NamingRefusal) -> (i32, &'static str) {
     match refusal {
+        // Recorded from 2.5.1, too.
+        NamingRefusal::Weight => (21_001, "weight error"),
         NamingRefusal::Instance => (21_004, "instance error"),
         NamingRefusal::Selector => (21_006, "selector error"),
         NamingRefusal::ServiceExists => (21_007, "service already exist"),
         NamingRefusal::NoService => (21_008, "service not exist"),
         NamingRefusal::ServiceNotEmpty => (21_009, "service delete failure"),
         // Recorded: not 21011, which is meant for it.
-        NamingRefusal::Checked | NamingRefusal::Other => (30_000, "server error"),
+        NamingRefusal::Checked | NamingRefusal::WrongKind | NamingRefusal::Other => (30_000, "server error"),
     }
 }
 

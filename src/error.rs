@@ -99,6 +99,10 @@ pub enum NamingRefusal {
     ServiceNotEmpty,
     /// The health is found by checks, not told.
     Checked,
+    /// An instance cannot have this weight.
+    Weight,
+    /// The service holds instances of the other kind.
+    WrongKind,
     /// A cluster of a service that is not there, and other cases without a code.
     Other,
 }

@@ -113,6 +113,50 @@ async fn disabled_instances_are_kept_from_readers() {
     door.close().await;
 }
 
+/// Contract 00 §2.3, 05 §7: an address has one instance in a service, of the kind that the service holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_need_not_name_cluster_and_kind() {
+    let door = open().await;
+    let clusters = async |service: &str| {
+        let hosts = hosts(&door, &format!("serviceName={service}")).await;
+        let names = hosts.iter().map(|host| host["clusterName"].as_str());
+        names
+            .map(|name| name.expect("a name").to_owned())
+            .collect::<Vec<_>>()
+    };
+    for (service, kind) in [("e", ""), ("p", "&ephemeral=false")] {
+        let place = format!("serviceName={service}&ip=10.0.0.1&port=80");
+        for cluster in ["c1", "DEFAULT", "c2"] {
+            let form = format!("{place}&clusterName={cluster}{kind}");
+            assert_eq!(door.post(INSTANCE, &form).await.body, "ok");
+            assert_eq!(clusters(service).await, [cluster]);
+        }
+        let delete = async |query: &str| {
+            let target = format!("{INSTANCE}?{place}{query}");
+            let gone = send(&door, "DELETE", &target, "").await;
+            assert_eq!((gone.status, gone.body.as_str()), (200, "ok"));
+            clusters(service).await
+        };
+        assert_eq!(
+            delete("&clusterName=c1").await,
+            ["c2"],
+            "another cluster is named"
+        );
+        let other = if kind.is_empty() { "false" } else { "true" };
+        assert_eq!(
+            delete(&format!("&ephemeral={other}")).await,
+            ["c2"],
+            "another kind is"
+        );
+        assert!(delete("&clusterName=").await.is_empty());
+        assert_eq!(door.post(INSTANCE, &format!("{place}{kind}")).await.body, "ok");
+        let v2 = format!("/nacos/v2/ns/instance?{place}&ephemeral=");
+        assert!(send(&door, "DELETE", &v2, "").await.body.contains("\"code\":0"));
+        assert!(clusters(service).await.is_empty());
+    }
+    door.close().await;
+}
+
 const JAVA: &str = "user-agent: Nacos-Java-Client:v1.4.2\r\n";
 
 /// The next datagram as the SDK reads it, and where it came from.

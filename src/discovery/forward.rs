@@ -29,6 +29,8 @@ pub enum What {
     },
     /// Goes.
     Deregister,
+    /// Goes, and has named no cluster: from the one of the place or, if it is not there, from whatever it is in.
+    DeregisterAnywhere,
     /// Says that it lives.
     Beat {
         /// What a full beat says of the instance; `None` for a light one.

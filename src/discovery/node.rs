@@ -21,7 +21,7 @@ use crate::clock;
 use crate::cluster::{Link, LinkKind, Links};
 use crate::distro::{BEGINNING_MS, Distro, GRACE_MS, REDO_MS, Sizes, responsible};
 use crate::error::{Error, Result};
-use crate::model::ServiceKey;
+use crate::model::{Endpoint, NamespaceId, ServiceKey};
 use crate::naming::{
     BUCKETS, Beat, Clocks, Delta, Event, Instance, Kind, Origin, Owner, Registry, Replicated, Stamp,
     StampClock, WrongKind,
@@ -325,16 +325,21 @@ impl Discovery {
         let registry = &mut shared.registry;
         registry.hear_act(now_ms, asked);
         let old = registry.times(now_ms).acts.0.saturating_sub(asked.0) >= millis(FORWARD_WITHIN);
-        let beaten = registry.highest(&act.service, &act.endpoint) > asked;
+        let places = places(registry, &act);
+        let beaten = places
+            .iter()
+            .any(|place| registry.highest(&act.service, place) > asked);
         if old || (beaten && !matches!(act.what, What::Beat { .. })) {
             let (done, word) = (Done::NotHere, None);
             return Some(Reply { id, done, word });
         }
-        let (service, endpoint) = (act.service.clone(), act.endpoint.clone());
+        // Of several places, which is rare, one is told at once; so is the new place of who has moved, and not the old one.
+        let told = places.into_iter().next();
+        let (service, endpoint) = (act.service.clone(), told.unwrap_or_else(|| act.endpoint.clone()));
         // Most beats say nothing new.
         let known = match act.what {
             What::Beat { .. } => Some(registry.newest()),
-            What::Register { .. } | What::Deregister => None,
+            What::Register { .. } | What::Deregister | What::DeregisterAnywhere => None,
         };
         let done = self.execute_at(&mut shared, now_ms, act, above);
         let registry = &shared.registry;
@@ -381,6 +386,11 @@ impl Discovery {
     /// The member that handles the HTTP writes of a service.
     pub fn responsible(&self, service: &ServiceKey) -> u64 {
         self.lock().responsible(service)
+    }
+
+    /// The member that an operator is told for a client over HTTP, `ip:port`. Acts go by service.
+    pub fn responsible_for_client(&self, client: &str) -> u64 {
+        self.responsible(&ServiceKey::new(&NamespaceId::default(), "", client))
     }
 
     /// True when this node handles the HTTP writes of a service.
@@ -626,6 +636,14 @@ fn millis(duration: Duration) -> u64 {
     duration.as_millis() as u64
 }
 
+/// The instances that an act is about.
+fn places(registry: &Registry, act: &Act) -> Vec<Endpoint> {
+    match act.what {
+        What::DeregisterAnywhere => registry.wherever(&act.service, &act.endpoint, Kind::Ephemeral),
+        What::Register { .. } | What::Deregister | What::Beat { .. } => vec![act.endpoint.clone()],
+    }
+}
+
 /// Does an act on the registry of this node.
 fn execute(registry: &mut Registry, now_ms: u64, act: Act, above: Stamp) -> Done {
     let Act {
@@ -634,19 +652,29 @@ fn execute(registry: &mut Registry, now_ms: u64, act: Act, above: Stamp) -> Done
         what,
     } = act;
     let full = registry.own_records() >= Discovery::OWN_RECORDS_MAX;
-    if full && !matches!(what, What::Deregister) && registry.instance(&service, &endpoint).is_none() {
+    let goes = matches!(what, What::Deregister | What::DeregisterAnywhere);
+    if full && !goes && registry.instance(&service, &endpoint).is_none() {
         return Done::Full;
     }
     match what {
         What::Register { instance, healthy } => {
             let said = (Instance::clone(&instance), healthy);
             match registry.register_over(now_ms, &Owner::Beats, &service, &endpoint, said, above) {
-                Ok(()) => Done::Yes,
+                Ok(()) => {
+                    registry.move_here(now_ms, &service, &endpoint);
+                    Done::Yes
+                }
                 Err(WrongKind { holds, .. }) => Done::WrongKind(holds),
             }
         }
         What::Deregister => {
-            registry.deregister(now_ms, &service, &endpoint);
+            registry.leave(now_ms, &service, &endpoint);
+            Done::Yes
+        }
+        What::DeregisterAnywhere => {
+            for place in registry.wherever(&service, &endpoint, Kind::Ephemeral) {
+                registry.leave(now_ms, &service, &place);
+            }
             Done::Yes
         }
         // Nothing beats for what the log keeps. (A light beat is not found, as recorded.)

@@ -317,6 +317,112 @@ async fn a_registration_stands_above_what_its_forwarder_knows() {
     );
 }
 
+/// Where an address is, by cluster and whether beats keep it.
+fn clusters(node: &Discovery) -> Vec<String> {
+    let service = service();
+    node.look(|registry, _| {
+        let places = registry.instances(&service).map(|(place, _)| place);
+        places.map(|place| place.cluster.to_string()).collect()
+    })
+}
+
+/// Contract 00 §2.3: over HTTP an address is a client, and has one instance in a service.
+#[tokio::test(start_paused = true)]
+async fn an_address_that_beats_is_in_one_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let within = |cluster: &str, mut act: Act| {
+        act.endpoint = Endpoint::new("10.0.0.1", 80, cluster);
+        act
+    };
+    let other = |ip: &str, port| Act {
+        endpoint: Endpoint::new(ip, port, "a"),
+        ..register()
+    };
+    node.execute(other("10.0.0.1", 81));
+    node.execute(other("10.0.0.0", 80));
+    for cluster in ["b", "DEFAULT", "c"] {
+        assert_eq!(node.execute(within(cluster, register())), Done::Yes);
+        assert_eq!(clusters(&node), ["a", cluster, "a"]);
+    }
+    // A beat from before does not bring it back.
+    let full = Some(Arc::new(Instance::default()));
+    node.execute(within("b", act(What::Beat { full })));
+    assert_eq!(clusters(&node), ["a", "c", "a"]);
+    // What a connection keeps is the connection's.
+    node.act(|registry, now_ms| {
+        let owner = crate::naming::Owner::Connection("one".into());
+        let place = Endpoint::new("10.0.0.1", 80, "d");
+        registry
+            .register(now_ms, &owner, &service(), &place, Instance::default(), true)
+            .expect("ephemeral");
+    });
+    node.execute(within("b", register()));
+    assert_eq!(clusters(&node), ["a", "b", "d", "a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_names_no_cluster_goes_from_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let running = tokio::spawn(Arc::clone(&node).run());
+    let now = || node.look(|registry, now_ms| registry.times(now_ms).acts);
+    let before = now();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let in_c = Act {
+        endpoint: Endpoint::new("10.0.0.1", 80, "c"),
+        ..register()
+    };
+    node.execute(in_c.clone());
+    node.execute(act(What::Deregister));
+    assert_eq!(clusters(&node), ["c"], "it named the default one");
+    let goes = act(What::DeregisterAnywhere);
+    assert_eq!(
+        done_in_time(&node, forwarded(before, goes.clone())),
+        Some(Done::NotHere),
+        "the registration is newer"
+    );
+    assert_eq!(clusters(&node), ["c"]);
+    let reply = node
+        .execute_in_time(forwarded(now(), goes.clone()))
+        .expect("in time");
+    let (_, word) = reply.word.expect("a tombstone");
+    assert_eq!((reply.done, &*word.key.endpoint.cluster), (Done::Yes, "c"));
+    assert!(clusters(&node).is_empty());
+    let late = Act {
+        what: What::Beat {
+            full: Some(Arc::new(Instance::default())),
+        },
+        ..in_c
+    };
+    node.execute(late);
+    assert!(clusters(&node).is_empty(), "as after any deregistration");
+    // The one in the default cluster goes first.
+    node.execute(register());
+    node.act(|registry, now_ms| {
+        let owner = crate::naming::Owner::Connection("one".into());
+        let place = Endpoint::new("10.0.0.1", 80, "d");
+        registry
+            .register(now_ms, &owner, &service(), &place, Instance::default(), true)
+            .expect("ephemeral");
+    });
+    node.execute(goes.clone());
+    assert_eq!(clusters(&node), ["d"]);
+    // What a connection keeps stays, whoever beats for it besides and goes.
+    let in_d = |what| Act {
+        endpoint: Endpoint::new("10.0.0.1", 80, "d"),
+        ..act(what)
+    };
+    node.execute(goes);
+    node.execute(in_d(What::Deregister));
+    node.execute(in_d(What::Beat { full: None }));
+    node.execute(in_d(What::Deregister));
+    assert_eq!(clusters(&node), ["d"]);
+    node.act(|registry, now_ms| registry.disconnect(now_ms, &"one".into()));
+    assert!(clusters(&node).is_empty());
+    running.abort();
+}
+
 #[derive(Clone, Copy)]
 enum Kept {
     Whole,

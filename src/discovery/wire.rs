@@ -449,7 +449,8 @@ fn act_to_wire(act: &Act) -> pb::Act {
         cluster: (&*act.endpoint.cluster).into(),
         what: Some(match &act.what {
             What::Register { instance, healthy } => Wire::Register(live_to_wire(instance, *healthy)),
-            What::Deregister => Wire::Deregister(pb::Deregister {}),
+            What::Deregister => Wire::Deregister(pb::Deregister { anywhere: false }),
+            What::DeregisterAnywhere => Wire::Deregister(pb::Deregister { anywhere: true }),
             What::Beat { full } => Wire::Beat(pb::Beat {
                 full: full.as_deref().map(instance_to_wire),
             }),
@@ -468,7 +469,8 @@ fn act_of_wire(act: pb::Act) -> Result<Option<Act>, WireError> {
                 healthy,
             }
         }
-        Some(Wire::Deregister(pb::Deregister {})) => What::Deregister,
+        Some(Wire::Deregister(pb::Deregister { anywhere: false })) => What::Deregister,
+        Some(Wire::Deregister(pb::Deregister { anywhere: true })) => What::DeregisterAnywhere,
         Some(Wire::Beat(pb::Beat { full })) => What::Beat {
             full: full.map(instance_of_wire).transpose()?.map(Arc::new),
         },

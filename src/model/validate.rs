@@ -164,6 +164,31 @@ pub fn ip(text: &str) -> Result<(), Invalid> {
     characters("ip", text, is_visible)
 }
 
+/// What an instance may be registered with: an address or the name of a host. Whoever reads it connects to it, and
+/// pages show it: several in one, a part of a URL or of a page are none. More lenient than the standards, for names that
+/// people use (`_`, letters of any script).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn host(text: &str) -> Result<(), Invalid> {
+    let name = "ip";
+    if text.contains(':') {
+        // IPv6, perhaps in brackets, perhaps with a zone.
+        let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        let inner = inner.unwrap_or(text);
+        let (address, zone) = inner.split_once('%').unwrap_or((inner, ""));
+        return match address.parse::<std::net::Ipv6Addr>() {
+            Ok(_) => characters(name, zone, is_of_host),
+            Err(_) => Err(Invalid::IllegalCharacters { name }),
+        };
+    }
+    characters(name, text, is_of_host)
+}
+
+fn is_of_host(character: char) -> bool {
+    character.is_alphanumeric() || matches!(character, '.' | '-' | '_')
+}
+
 /// The size of metadata: characters of all names and values.
 ///
 /// # Errors
@@ -389,6 +414,37 @@ mod tests {
         let told = metadata([("a", &*"b".repeat(1_024))].into_iter()).map_err(|wrong| wrong.to_string());
         let text = "Param 'Metadata' is illegal, the param length should not exceed 1024.";
         assert_eq!(told, Err(text.to_owned()));
+    }
+
+    /// Nacos #15801.
+    #[test]
+    fn hosts_are_addresses_or_names() {
+        for good in [
+            "10.0.0.1",
+            "::1",
+            "[::1]",
+            "fe80::1%eth0",
+            "a",
+            "my_service.ns.svc",
+            "b\u{fc}ro",
+            "host-1.",
+        ] {
+            assert_eq!(host(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "1.1.1.1,2.2.2.2",
+            "http://x/",
+            "<b>x</b>",
+            "1.1.1.1#a",
+            "@@",
+            "1.1.1.1:80",
+            "a:b",
+            "x/y",
+            "a b",
+            "fe80::1%<b>",
+        ] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod expiry;
 mod instance;
 mod overlay;
 mod own;
+mod places;
 mod publishers;
 mod record;
 mod registry;

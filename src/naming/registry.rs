@@ -60,6 +60,16 @@ pub enum Kind {
     Persistent,
 }
 
+impl Kind {
+    /// Of what is ephemeral, or not.
+    pub fn of(ephemeral: bool) -> Kind {
+        match ephemeral {
+            true => Kind::Ephemeral,
+            false => Kind::Persistent,
+        }
+    }
+}
+
 /// The service holds instances of the other kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("service {service} holds {} instances", match .holds { Kind::Ephemeral => "ephemeral", Kind::Persistent => "persistent" })]
@@ -257,6 +267,22 @@ impl Registry {
     /// A client takes an instance away; what other nodes say about it until now is covered. False if
     /// nobody here knows of it: another node may, so a tombstone is written all the same.
     pub fn deregister(&mut self, now_ms: u64, service: &ServiceKey, endpoint: &Endpoint) -> bool {
+        let me = self.me;
+        let records = self.entry(service, endpoint).map(|entry| entry.records.iter());
+        let own = records
+            .into_iter()
+            .flatten()
+            .filter(|record| record.is_live() && record.origin == me && record.owner != Owner::Beats);
+        let own: Vec<Owner> = own.map(|record| record.owner.clone()).collect();
+        let known = self.cover(now_ms, service, endpoint);
+        for owner in own {
+            self.remove_own(now_ms, service, endpoint, &owner);
+        }
+        known
+    }
+
+    /// Writes a tombstone above all that is said about an instance. False, as [`Registry::deregister`] says.
+    pub(super) fn cover(&mut self, now_ms: u64, service: &ServiceKey, endpoint: &Endpoint) -> bool {
         let records = self
             .entry(service, endpoint)
             .map(|entry| entry.records.as_slice());
@@ -271,11 +297,6 @@ impl Registry {
             Body::Tombstone { .. } => None,
         });
         let keep_ms = longest.max().unwrap_or(DELETE_TIMEOUT_MS) + TOMBSTONE_EXTRA_MS;
-        let own: Vec<Owner> = live
-            .iter()
-            .filter(|record| record.origin == self.me && record.owner != Owner::Beats)
-            .map(|record| record.owner.clone())
-            .collect();
         // With nobody else only beats of this very instance may still be under way.
         let keep_ms = match self.is_alone {
             true => BEAT_HELD_OFF_MS,
@@ -291,9 +312,6 @@ impl Registry {
             };
             let tombstone = Body::Tombstone { keep_ms };
             self.write_above(now_ms, service, endpoint, &Owner::Beats, tombstone);
-        }
-        for owner in own {
-            self.remove_own(now_ms, service, endpoint, &owner);
         }
         known
     }

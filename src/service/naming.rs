@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Services;
 use crate::discovery::{Act, Discovery, Done, Form, Readiness, What};
-use crate::error::{Error, Result};
+use crate::error::{Error, NamingRefusal, Result};
 use crate::model::{Endpoint, NamespaceId, ServiceKey, validate};
 use crate::naming::{BEAT_INTERVAL_MS, Filter, Instance, Kind, Metadata, Registry};
 use crate::seeded::{self, Bug};
@@ -92,6 +92,7 @@ impl NewInstance<'_> {
     /// What is wrong with it.
     pub fn check(self) -> Result<(Endpoint, Instance)> {
         let endpoint = self.endpoint()?;
+        validate::host(&endpoint.ip).map_err(illegal)?;
         let mut instance = Instance {
             weight: weight(self.weight.unwrap_or(1.0))?,
             enabled: self.enabled.unwrap_or(true),
@@ -134,15 +135,28 @@ impl NewInstance<'_> {
     }
 }
 
+/// The instance that a client takes away.
+#[derive(Clone, Debug)]
+pub struct Leaving {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// No cluster was named: the place is that in the default one. If there is none, the instance of the address is
+    /// meant in whatever clusters it is.
+    pub anywhere: bool,
+    /// What the client takes it for, if it says so. Nothing comes of the wrong word, as recorded.
+    pub kind: Option<Kind>,
+}
+
 /// A weight that an instance may have: one that is nearly nothing still takes some traffic, as in Nacos.
 ///
 /// # Errors
 /// No instance may have it.
 pub fn weight(given: f64) -> Result<f64> {
     if !(0.0..=10_000.0).contains(&given) {
-        return Err(Error::Invalid(
-            "instance format invalid: The weights range from 0.0 to 10000.0".to_owned(),
-        ));
+        return Err(Error::Naming {
+            refusal: NamingRefusal::Weight,
+            text: "instance format invalid: The weights range from 0.0 to 10000.0".to_owned(),
+        });
     }
     let least = if given > 0.0 { 0.01 } else { 0.0 };
     Ok(given.max(least))
@@ -211,15 +225,45 @@ impl Services {
         self.act(service, endpoint, what).await.map(drop)
     }
 
-    /// Takes an instance that beats away, known or not.
+    /// Takes an instance away, known or not.
     ///
     /// # Errors
-    /// This node begins, and cannot say yet.
-    pub async fn deregister(&self, service: ServiceKey, endpoint: Endpoint) -> Result<()> {
-        if seeded::has(Bug::NotDeregistered) {
-            return Ok(());
+    /// This node begins, and cannot say yet; of a persistent one as any write.
+    pub async fn deregister(&self, service: ServiceKey, leaving: Leaving) -> Result<()> {
+        let Leaving {
+            endpoint,
+            anywhere,
+            kind,
+        } = leaving;
+        let kind = kind.unwrap_or_else(|| self.kind_at(&service, &endpoint));
+        match kind {
+            _ if seeded::has(Bug::NotDeregistered) => Ok(()),
+            Kind::Ephemeral => {
+                let what = match anywhere {
+                    true => What::DeregisterAnywhere,
+                    false => What::Deregister,
+                };
+                self.act(service, endpoint, what).await.map(drop)
+            }
+            Kind::Persistent if anywhere => {
+                let look = |registry: &Registry, _| registry.wherever(&service, &endpoint, kind);
+                for place in self.discovery.look(look) {
+                    self.deregister_persistent(service.clone(), place).await?;
+                }
+                Ok(())
+            }
+            Kind::Persistent => self.deregister_persistent(service, endpoint).await,
         }
-        self.act(service, endpoint, What::Deregister).await.map(drop)
+    }
+
+    /// The kind of an instance of which only the place is said: what is there, what the service holds, or what an
+    /// operator has made the default.
+    fn kind_at(&self, service: &ServiceKey, endpoint: &Endpoint) -> Kind {
+        let known = self.discovery.look(|registry, _| {
+            let seen = registry.instance(service, endpoint);
+            seen.map_or_else(|| registry.kind(service), |seen| Some(Kind::of(seen.ephemeral)))
+        });
+        known.unwrap_or_else(|| Kind::of(self.switches().default_instance_ephemeral))
     }
 
     /// A beat; `full` is what a full beat says. The interval in which the client is to beat, ms; `None`: the
@@ -373,7 +417,11 @@ pub(super) fn wrong_kind(service: &str, holds: Kind) -> Error {
         Kind::Persistent => ("ephemeral", "persistent"),
     };
     // Recorded with the space at its end.
-    Error::Invalid(format!(
+    let text = format!(
         "errCode: 400, errMsg: Current service {service} is {kind} service, can't register {other} instance. "
-    ))
+    );
+    Error::Naming {
+        refusal: NamingRefusal::WrongKind,
+        text,
+    }
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, NamingRefusal, Result};
 use crate::model::{Endpoint, ServiceKey};
 use crate::naming::{
     Checker, ClusterMetadata, Filter, Instance, Kind, MetadataPatch, OverridePatch, Persistent, Refusal,
-    ServiceMetadata,
+    Registry, ServiceMetadata,
 };
 use crate::seeded::{self, Bug};
 use crate::state::{Command, NAMING_BATCH_MAX, Outcome};
@@ -94,13 +94,22 @@ impl Services {
             });
             return Ok(());
         }
+        // One address has one instance in a service (contract 00 §2.3). What it had before goes afterwards, so that
+        // readers never see none.
+        let before = |registry: &Registry, _| registry.persistent_elsewhere(&service, &endpoint);
+        let before = self.discovery.look(before);
         let command = Command::NamingInstancePut {
-            service,
+            service: service.clone(),
             endpoint,
             persistent,
         };
         match self.propose(command).await? {
-            Outcome::NamingDone => Ok(()),
+            Outcome::NamingDone => {
+                for place in before {
+                    self.deregister_persistent(service.clone(), place).await?;
+                }
+                Ok(())
+            }
             Outcome::NamingRefused(Refusal::WrongKind) => Err(wrong_kind(&named, Kind::Ephemeral)),
             other => Err(unexpected(other)),
         }
@@ -304,7 +313,8 @@ impl Services {
     /// Tells the health of a persistent instance, known or not, where no check finds it.
     ///
     /// # Errors
-    /// The checker of its cluster is another one than `NONE`; else as any write.
+    /// The service is for ephemeral instances, or the checker of the cluster is another one than `NONE`; else as any
+    /// write.
     pub async fn set_health(&self, service: ServiceKey, endpoint: Endpoint, healthy: bool) -> Result<()> {
         let told = self.discovery().look(|registry, _| {
             let overlay = registry.overlay(&service)?;
@@ -318,6 +328,15 @@ impl Services {
                     "health check is still working, service: {}, cluster: {}",
                     service.grouped(),
                     endpoint.cluster
+                ),
+            ));
+        }
+        if self.kind(&service) == Some(Kind::Ephemeral) {
+            let named = service.grouped();
+            return Err(refused(
+                NamingRefusal::Checked,
+                format!(
+                    "{named} is for ephemeral instances: their clients keep them healthy, and it cannot be told"
                 ),
             ));
         }
@@ -362,14 +381,7 @@ impl Services {
             .discovery()
             .look(|registry, _| registry.view(service, &everything));
         let hosts = view.unwrap_or_default().hosts.into_iter();
-        let hosts = hosts.map(|(endpoint, seen)| {
-            let kind = if seen.ephemeral {
-                Kind::Ephemeral
-            } else {
-                Kind::Persistent
-            };
-            (endpoint, kind)
-        });
+        let hosts = hosts.map(|(endpoint, seen)| (endpoint, Kind::of(seen.ephemeral)));
         hosts
             .filter(|(endpoint, kind)| {
                 chosen.kind.is_none_or(|wanted| wanted == *kind)

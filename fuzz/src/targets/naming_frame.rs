@@ -164,6 +164,7 @@ fn forwards() -> Vec<Frame> {
             healthy: true,
         },
         What::Deregister,
+        What::DeregisterAnywhere,
         What::Beat { full: None },
         What::Beat { full: Some(full) },
     ];

@@ -277,7 +277,11 @@ pub mod act {
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Deregister {}
+pub struct Deregister {
+    /// If it is not in the cluster, from whatever clusters it is in: the client has named none.
+    #[prost(bool, tag = "1")]
+    pub anywhere: bool,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Beat {
     /// Of a full beat.

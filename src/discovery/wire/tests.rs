@@ -191,12 +191,13 @@ impl Maker {
             let word = word.map(|delta| (self.origin(), delta));
             return Frame::Reply(Reply { id, done, word });
         }
-        let what = match self.0.random_range(0..3) {
+        let what = match self.0.random_range(0..4) {
             0 => What::Register {
                 instance: Arc::new(self.instance()),
                 healthy: self.chance(),
             },
             1 => What::Deregister,
+            2 => What::DeregisterAnywhere,
             _ => What::Beat {
                 full: self.chance().then(|| Arc::new(self.instance())),
             },

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::model::{Endpoint, ServiceKey};
 use crate::naming::{Filter, Kind, MetadataPatch, OverridePatch, Seen};
 use crate::service::Services;
-use crate::service::naming::{self, NewInstance, ServiceName};
+use crate::service::naming::{self, Leaving, NewInstance, ServiceName};
 use crate::service::naming_udp::UdpWish;
 
 /// GET `/list`: the hottest path of the registry. Ready bytes while nothing changes.
@@ -94,16 +94,16 @@ pub(in crate::http) fn deregister_as(
 ) -> Result<Answer> {
     let params = request.params()?;
     let service = service_key(&params)?;
-    let endpoint = place(&params)?.endpoint()?;
+    let place = place(&params)?;
+    let leaving = Leaving {
+        endpoint: place.endpoint()?,
+        anywhere: place.cluster.trim().is_empty(),
+        kind: flag_of(&params, &["ephemeral"]).map(Kind::of),
+    };
     no_loop(services, request, &service)?;
-    let ephemeral = is_ephemeral(services, &params);
     let services = Arc::clone(services);
     Ok(once_done(done, async move {
-        if ephemeral {
-            services.deregister(service, endpoint).await
-        } else {
-            services.deregister_persistent(service, endpoint).await
-        }
+        services.deregister(service, leaving).await
     }))
 }
 
@@ -116,10 +116,7 @@ pub(in crate::http) fn update_as(services: &Arc<Services>, request: &Request, do
     let params = request.params()?;
     let service = service_key(&params)?;
     let (endpoint, instance) = new_instance(&params)?.check()?;
-    let meant = flag_of(&params, &["ephemeral"]).map(|ephemeral| match ephemeral {
-        true => Kind::Ephemeral,
-        false => Kind::Persistent,
-    });
+    let meant = flag_of(&params, &["ephemeral"]).map(Kind::of);
     let services = Arc::clone(services);
     Ok(once_done(done, async move {
         services.set_instance(service, endpoint, instance, meant).await
