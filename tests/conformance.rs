@@ -34,7 +34,7 @@ const GROUPS: &[(&str, usize)] = &[
     ("v1.operator", 16),
     ("v2.console", 10),
     ("v2.client", 11),
-    ("v2.instance", 14),
+    ("v2.instance", 18),
     ("v2.service", 12),
     ("v2.nsops", 3),
 ];

@@ -133,7 +133,9 @@ async fn names_come_by_pages_and_by_group() {
     let beyond = client.ask(&list(9, 10)).await;
     assert_eq!(beyond.body["serviceNames"], json!([]));
     assert_eq!(beyond.body["count"], json!(4));
-    let wrong = client.ask(&list(0, 10)).await;
+    // As over HTTP.
+    assert_eq!(client.ask(&list(0, 10)).await.body, all.body);
+    let wrong = client.ask(&list(1, 0)).await;
     assert_eq!(
         (&wrong.body["errorCode"], &wrong.body["count"]),
         (&json!(400), &json!(0))

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use http::Method;
 
-use super::routes::{ROUTES, Route, Verb};
+use super::routes::{ROUTES, Route, Verb, WHATEVER_METHOD};
 
 /// What a path and method lead to.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,8 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
         Method::PATCH => (Verb::Patch, false),
         _ => return Found::OtherMethod(any),
     };
-    match methods[verb as usize].and_then(|at| Some((at, ROUTES.get(at)?))) {
+    let row = |verb: Verb| methods[verb as usize].and_then(|at| Some((at, ROUTES.get(at)?)));
+    match row(verb).or_else(|| row(Verb::Get).filter(|_| WHATEVER_METHOD.contains(&any.path))) {
         Some((at, route)) => Found::Route(at, route, head),
         None => Found::OtherMethod(any),
     }
@@ -73,12 +74,13 @@ fn with_key(path: &str) -> Option<&'static Methods> {
 
 /// The methods of a path, as the `Allow` header lists them.
 pub(super) fn allowed(path: &str) -> String {
-    let methods = look_up(path).map(|(methods, _)| methods);
-    let verbs = methods
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|at| ROUTES.get(*at));
+    let Some((methods, any)) = look_up(path) else {
+        return String::new();
+    };
+    if WHATEVER_METHOD.contains(&any.path) {
+        return "GET, POST, PUT, DELETE, PATCH".to_owned();
+    }
+    let verbs = methods.iter().flatten().filter_map(|at| ROUTES.get(*at));
     verbs
         .map(|route| route.verb.as_str())
         .collect::<Vec<_>>()
@@ -88,6 +90,8 @@ pub(super) fn allowed(path: &str) -> String {
 /// The path without `/nacos`.
 pub(super) fn without_context(path: &str) -> &str {
     match path.strip_prefix("/nacos") {
+        // What people type.
+        Some("") => "/",
         Some(rest) if rest.starts_with('/') => rest,
         _ => path,
     }
@@ -118,6 +122,30 @@ mod tests {
                     "{method} {path}"
                 );
             }
+        }
+    }
+
+    /// Contract 03 §6.
+    #[test]
+    fn some_reads_are_served_whatever_the_method() {
+        for path in WHATEVER_METHOD {
+            for method in [
+                Method::GET,
+                Method::POST,
+                Method::PUT,
+                Method::DELETE,
+                Method::PATCH,
+            ] {
+                assert_eq!(leads_to(method, path), Some(*path));
+            }
+            assert_eq!(leads_to(Method::TRACE, path), None);
+        }
+    }
+
+    #[test]
+    fn the_context_alone_is_the_page() {
+        for path in ["/nacos", "/nacos/", "/"] {
+            assert_eq!(leads_to(Method::GET, path), Some("/"), "{path}");
         }
     }
 

@@ -151,7 +151,22 @@ impl Dialect {
             Dialect::V1Config | Dialect::V1Naming | Dialect::V1 | Dialect::V2 => {
                 let text = format!("Request method '{}' not supported", api_code::quoted(method));
                 let text = format!("caused: {};", api_code::escape(&text));
-                reply::reply(StatusCode::INTERNAL_SERVER_ERROR, Some(TEXT), text)
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                if self != Dialect::V2 {
+                    return reply::reply(status, Some(TEXT), text);
+                }
+                #[derive(serde::Serialize)]
+                struct OtherMethodJson {
+                    code: u16,
+                    message: String,
+                    data: Option<()>,
+                }
+                let body = OtherMethodJson {
+                    code: status.as_u16(),
+                    message: text,
+                    data: None,
+                };
+                reply::json_with(status, JSON, &body)
             }
             Dialect::Plain => reply::reply(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -334,6 +349,19 @@ pub static ROUTES: &[Route] = routes! {
     Get    "/rnacos/health"                           Open           Plain    operation::health;
     Get    "/rnacos/metrics"                          Open           Plain    operation::metrics;
 };
+
+/// Rows of GET that are served for any other method, too, as the mappings of the Java server are: probes and scripts
+/// send POST there.
+pub static WHATEVER_METHOD: &[&str] = &[
+    "/v1/ns/catalog/instances",
+    "/v1/ns/health/server",
+    "/v1/ns/instance/statuses",
+    "/v1/ns/operator/push/state",
+    "/v1/ns/ops/push/state",
+    "/v1/ns/service/names",
+    "/v2/ns/catalog/instances",
+    "/v2/ns/instance/statuses/{key}",
+];
 
 /// The routes as a table in Markdown, for docs/operations.md.
 pub fn markdown() -> String {

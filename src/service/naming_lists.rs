@@ -141,7 +141,7 @@ impl Services {
         let named = |namespace: NamespaceId| {
             let mut names = Vec::new();
             self.scan(&namespace, |_, service| {
-                if service.name().contains(part) {
+                if matches(service.grouped(), part) {
                     names.push(service.clone());
                 }
             });
@@ -289,9 +289,29 @@ fn listed(registry: &Registry, service: &ServiceKey) -> Listed {
     }
 }
 
+/// Whether the parts of an expression stand in a name, in their order, with anything (`.*`) between, before and behind
+/// them. Nacos takes a regular expression; what people write there are parts of names.
+fn matches(name: &str, expression: &str) -> bool {
+    let mut rest = Some(name);
+    for part in expression.split(".*") {
+        rest = rest.and_then(|rest| Some(rest.split_once(part)?.1));
+    }
+    rest.is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_found_by_parts_of_them() {
+        for part in ["", "sv", "gg", "gg@@sv1", "sv.*", ".*", "g.*v.*1"] {
+            assert!(matches("gg@@sv1", part), "{part}");
+        }
+        for other in ["sv2", "v.*g", "sv1.*sv1"] {
+            assert!(!matches("gg@@sv1", other), "{other}");
+        }
+    }
 
     #[test]
     fn pages_begin_at_one() {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Services;
+use super::switches::ServerStatus;
 use crate::metrics::{Page, names, process};
 
 /// `/v1/ns/operator/metrics?onlyStatus=false`. Fields and names are those of Nacos 2.5.
@@ -13,7 +14,7 @@ pub struct NamingMetrics {
     service_count: usize,
     instance_count: usize,
     subscribe_count: usize,
-    /// What this node has written itself.
+    /// What this node has written itself, and the persistent ones that it checks: on a lone node all, as recorded.
     responsible_instance_count: usize,
     client_count: usize,
     connection_based_client_count: usize,
@@ -38,28 +39,44 @@ impl Services {
             let (services, instances) = (registry.listed_count(), registry.instance_count());
             (services, instances, connections, kept, own)
         });
-        let mut persistent = 0;
+        let mut of_services = Vec::new();
         self.scan_all(|registry, service| {
             let all = registry.instances(service);
-            persistent += all.filter(|(_, seen)| !seen.ephemeral).count();
+            let persistent = all.filter(|(_, seen)| !seen.ephemeral).count();
+            if persistent > 0 {
+                of_services.push((service.clone(), persistent));
+            }
         });
+        let persistent: usize = of_services.iter().map(|(_, count)| count).sum();
+        // Those that this node checks.
+        let here = of_services
+            .iter()
+            .filter(|(service, _)| self.discovery.is_responsible(service));
+        let checked: usize = here.map(|(_, count)| count).sum();
         let beating = instances.saturating_sub(persistent + kept);
         let machine = process::machine();
         NamingMetrics {
-            status: "UP",
+            status: self.naming_status(),
             service_count: services,
             instance_count: instances,
             subscribe_count: self.subscriber_count(),
-            responsible_instance_count: own.min(instances),
+            responsible_instance_count: own.min(instances - persistent.min(instances)) + checked,
             client_count: connections + beating + persistent,
             connection_based_client_count: connections,
             ephemeral_ip_port_client_count: beating,
             persistent_ip_port_client_count: persistent,
-            responsible_client_count: connections + beating.min(own),
+            responsible_client_count: connections + beating.min(own) + checked,
             cpu: machine.load_share,
             load: machine.load,
             mem: machine.memory_share,
         }
+    }
+
+    /// What this node says of itself: that it is UP, unless an operator has told it to say something else. One that
+    /// still begins does not answer at all.
+    pub fn naming_status(&self) -> &'static str {
+        let told = self.switches().overridden_server_status;
+        told.unwrap_or(ServerStatus::Up).as_str()
     }
 
     /// The registry's part of the page of metrics.

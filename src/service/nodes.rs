@@ -224,6 +224,26 @@ impl Services {
         nodes
     }
 
+    /// `host:port` of the HTTP port of the member that has a client, given by its `ip:port`: on all nodes that hear
+    /// the same members the same one. Its address in the eyes of clients is asked for; of a member that does not
+    /// answer it is guessed.
+    pub async fn responsible_server(&self, client: &str) -> String {
+        let here = self.consensus.status().identity.id.0;
+        let id = self.discovery().responsible_for_client(client);
+        if id == here {
+            return self.address();
+        }
+        let asked = self
+            .ask_those::<Load>(&Question::Load {}, |member| member.id.0 == id)
+            .await;
+        match asked.into_iter().next() {
+            Some((_, Some(load))) => load.address,
+            Some((member, None)) => usual_address(&member.address),
+            // A member that the log does not know any more.
+            None => self.address(),
+        }
+    }
+
     /// Sends clients from nodes that have more than the average by this share of it to those that have fewer, one of
     /// these for each of those. What is sent away arrives within seconds, and may be looked at then ([`Services::nodes`]).
     /// False: a node could not be asked.

@@ -107,10 +107,11 @@ async fn list<'a>(
     // Names a group; the service in it is not looked at.
     let like = service(&request.namespace, &request.group_name, "any")?;
     let number = |asked: i32| usize::try_from(asked.clamp(0, PAGE_MAX)).unwrap_or_default();
-    let page = usize::try_from(request.page_no)
+    // There are clients that count from 0. A lower page is the first one, as over HTTP.
+    let page = usize::try_from(request.page_no.max(1))
         .ok()
         .and_then(|page| PageRequest::new(page, number(request.page_size)))
-        .ok_or_else(|| Failure::parameter("Param check invalid:pageNo and pageSize begin at 1"))?;
+        .ok_or_else(|| Failure::parameter("Param check invalid:pageSize begins at 1"))?;
     let found = call.services().services_of_group(&like, page);
     Ok(ServiceListResponse {
         count: i32::try_from(found.total).unwrap_or(i32::MAX),

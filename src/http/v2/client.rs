@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::reply::{self, JSON, Reply, ResultV2};
 use super::super::request::Request;
 use super::super::routes::Answer;
-use super::super::v1::naming::{bound_service, number};
+use super::super::v1::naming::{bound_service, number, operator};
 use crate::error::{Error, Result};
 use crate::model::ServiceKey;
 use crate::service::Services;
@@ -145,12 +145,12 @@ pub(in super::super) fn subscribers(services: &Arc<Services>, request: &Request)
 /// GET `/distro`: the node that handles what a client writes; see `v1::naming::operator::responsible`.
 pub(in super::super) fn responsible(services: &Arc<Services>, request: &Request) -> Result<Answer> {
     let params = request.params()?;
-    for name in ["ip", "port"] {
-        params.get(name).ok_or(Error::missing(name))?;
-    }
-    Ok(Answer::Ready(told(
-        json!({"responsibleServer": services.address()}),
-    )))
+    let client = operator::client_address(&params)?;
+    let services = Arc::clone(services);
+    Ok(Answer::later(async move {
+        let address = services.responsible_server(&client).await;
+        Ok(told(json!({"responsibleServer": address})))
+    }))
 }
 
 #[cfg(test)]

@@ -230,7 +230,7 @@ pub(in super::super) fn health(services: &Arc<Services>, request: &Request) -> R
 pub(in super::super) fn metrics(services: &Arc<Services>, request: &Request) -> Result<Answer> {
     let params = request.params()?;
     if flag_of(&params, &["onlyStatus"]).unwrap_or(true) {
-        return told(json!({"status": "UP"}));
+        return told(json!({"status": services.naming_status()}));
     }
     Ok(Answer::blocking(services, |services| {
         Ok(reply::json(JSON, &ResultV2::ok(services.naming_metrics())))

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::super::super::form::Params;
 use super::super::super::reply::{self, JSON, Reply};
@@ -11,7 +14,7 @@ use super::super::super::routes::Answer;
 use super::{flag_of, metadata, no_loop, number, port, service_key};
 use crate::error::{Error, Result};
 use crate::model::Endpoint;
-use crate::naming::Instance;
+use crate::naming::{Instance, Metadata};
 use crate::service::Services;
 use crate::service::naming::NewInstance;
 
@@ -71,8 +74,11 @@ fn read(params: &Params<'_>) -> Result<(Endpoint, Option<Instance>)> {
 /// What a full beat says (`RsInfo`); fields that are not known are not looked at.
 fn full<'a>(beat: &str, cluster: &'a str) -> Result<NewInstance<'a>> {
     let unreadable = || Error::Invalid(format!("the beat is no JSON object of an instance: {beat}"));
-    let value: Value = serde_json::from_str(beat).map_err(|_| unreadable())?;
-    let fields = value.as_object().ok_or_else(unreadable)?;
+    // Apart, so that what stands in the metadata stays as it is written.
+    let mut raw: BTreeMap<String, &RawValue> = serde_json::from_str(beat).map_err(|_| unreadable())?;
+    let metadata = raw.remove("metadata").map(metadata::of_json);
+    let metadata = metadata.map_or(Some(Metadata::default()), |read| read);
+    let fields: serde_json::Map<String, Value> = serde_json::from_str(beat).map_err(|_| unreadable())?;
     let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
     let own_cluster = text("cluster");
     let port = match fields.get("port") {
@@ -88,7 +94,6 @@ fn full<'a>(beat: &str, cluster: &'a str) -> Result<NewInstance<'a>> {
         Some(Value::String(text)) => Some(number(text)?),
         Some(weight) => Some(weight.as_f64().ok_or_else(unreadable)?),
     };
-    let metadata = fields.get("metadata").unwrap_or(&Value::Null);
     Ok(NewInstance {
         ip: text("ip").to_owned().into(),
         port,
@@ -99,7 +104,7 @@ fn full<'a>(beat: &str, cluster: &'a str) -> Result<NewInstance<'a>> {
         },
         weight,
         enabled: None,
-        metadata: metadata::of_json(metadata).ok_or_else(unreadable)?,
+        metadata: metadata.ok_or_else(unreadable)?,
     })
 }
 

@@ -8,8 +8,9 @@ use super::super::super::form::Params;
 use super::super::super::reply::{self, JSON};
 use super::super::super::request::Request;
 use super::super::super::routes::Answer;
-use super::{Done, flag_of, ok, once_done};
+use super::{Done, flag_of, ok, once_done, port};
 use crate::error::{Error, Result};
+use crate::model::validate;
 use crate::service::Services;
 use crate::service::nodes::Node;
 
@@ -17,8 +18,8 @@ use crate::service::nodes::Node;
 pub(in crate::http) fn metrics(services: &Arc<Services>, request: &Request) -> Result<Answer> {
     let params = request.params()?;
     if flag_of(&params, &["onlyStatus"]).unwrap_or(true) {
-        let up = bytes::Bytes::from_static(br#"{"status":"UP"}"#);
-        return Ok(Answer::Ready(reply::reply(http::StatusCode::OK, Some(JSON), up)));
+        let body = json!({"status": services.naming_status()});
+        return Ok(Answer::Ready(reply::json(JSON, &body)));
     }
     Ok(Answer::blocking(services, |services| {
         Ok(reply::json(JSON, &services.naming_metrics()))
@@ -80,15 +81,27 @@ pub(in crate::http) fn push_state(services: &Arc<Services>, request: &Request) -
     Ok(Answer::Ready(reply::json(JSON, &body)))
 }
 
-/// GET `/distro/client`: the node that handles what a client writes. Responsibility goes by service here, not
-/// by client: the node that is asked takes any write and passes it on, so its own address is the answer that
-/// is always right.
+/// GET `/distro/client`: the node that handles what a client writes. All nodes name the same one. Responsibility goes
+/// by service here, not by client, so it may be another one that does it: whichever is asked passes a write on.
 pub(in crate::http) fn responsible(services: &Arc<Services>, request: &Request) -> Result<Answer> {
     let params = request.params()?;
-    bound(&params, "ip")?;
-    bound(&params, "port")?;
-    let body = json!({"responsibleServer": services.address()});
-    Ok(Answer::Ready(reply::json(JSON, &body)))
+    let client = client_address(&params)?;
+    let services = Arc::clone(services);
+    Ok(Answer::later(async move {
+        let address = services.responsible_server(&client).await;
+        Ok(reply::json(JSON, &json!({"responsibleServer": address})))
+    }))
+}
+
+/// `ip:port` of a client over HTTP.
+pub(in crate::http) fn client_address(params: &Params<'_>) -> Result<String> {
+    let (ip, _) = (bound(params, "ip")?, bound(params, "port")?);
+    let port = port(params)?.ok_or(Error::missing("port"))?;
+    if ip.trim().is_empty() {
+        return Err(Error::missing("ip"));
+    }
+    validate::ip(ip.trim()).map_err(|invalid| Error::Illegal(invalid.to_string()))?;
+    Ok(format!("{}:{port}", ip.trim()))
 }
 
 /// GET `/servers`: the nodes, in the words of 1.2 and (from `servePort` on) of those before it. `healthy=true`:
