@@ -164,18 +164,18 @@ impl Worker {
             .state
             .apply(entries)
             .map_err(|fault| fault.to_string())?;
-        // Applied is told before the writers are: who has his answer reads his write.
-        self.parts.applied.send_replace(last.index());
         let own = batch.applied.iter().filter_map(|applied| {
             let operation = applied.operation.as_ref()?;
             let is_own = operation.is_of_session(&self.parts.session);
             is_own.then_some((operation.counter, applied.outcome))
         });
         let outcomes = own.collect();
-        // Before the writers are answered, too: who has his answer finds in the registry what he wrote.
+        // Before it counts as applied: whoever waits for an index finds in the registry what stands below it.
         if !batch.events.is_empty() {
             (self.parts.on_change)(batch.events);
         }
+        // Before the writers are told: who has his answer reads his write.
+        self.parts.applied.send_replace(last.index());
         // The loop answers the writers: it runs among their tasks, so that a batch of them is woken without
         // a system call each. From this thread every single one would be a message to a sleeping worker.
         self.tell(Event::Applied {
@@ -239,8 +239,8 @@ impl Worker {
             .install(&self.parts.snapshots, &meta)
             .map_err(|fault| fault.to_string())?;
         self.bytes_since_compaction = 0;
-        self.parts.applied.send_replace(meta.last.index);
         (self.parts.on_change)(events);
+        self.parts.applied.send_replace(meta.last.index);
         self.tell(Event::Installed(meta));
         Ok(())
     }

@@ -51,7 +51,7 @@ async fn watch_services<'a>(
     call: &'a Call,
     request: NamingFuzzyWatchRequest<'a>,
 ) -> Result<NamingFuzzyWatchResponse<'a>, Failure> {
-    naming::ready(call)?;
+    naming::ready(call).await?;
     let asked = Asked {
         pattern: &request.group_key_pattern,
         kind: &request.watch_type,

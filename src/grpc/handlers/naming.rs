@@ -14,6 +14,7 @@ use connected::Connected;
 use crate::grpc::dispatch::{Call, Failure, Row, rows};
 use crate::model::{Endpoint, PageRequest, ServiceKey};
 use crate::naming::Instance;
+use crate::service::Services;
 use crate::service::naming::{NewInstance, ServiceName};
 
 /// The field of answers and pushes that holds a service.
@@ -103,7 +104,7 @@ async fn list<'a>(
     call: &'a Call,
     request: ServiceListRequest<'a>,
 ) -> Result<ServiceListResponse<'a>, Failure> {
-    ready(call)?;
+    ready(call).await?;
     // Names a group; the service in it is not looked at.
     let like = service(&request.namespace, &request.group_name, "any")?;
     let number = |asked: i32| usize::try_from(asked.clamp(0, PAGE_MAX)).unwrap_or_default();
@@ -125,16 +126,30 @@ async fn list<'a>(
 }
 
 /// Nobody is told a list while this node does not know yet what there is: clients would take it for the truth
-/// and forget the rest. They ask again.
-pub(super) fn ready(call: &Call) -> Result<(), Failure> {
-    let ready = call.services().naming_is_ready();
-    ready.map_err(|_| Failure::starting())
+/// and forget the rest. They ask again; for the log this node waits a moment itself.
+pub(super) async fn ready(call: &Call) -> Result<(), Failure> {
+    ready_when(call, Services::naming_is_ready).await
 }
 
 /// As [`ready`], for one service.
-fn ready_for(call: &Call, service: &ServiceKey) -> Result<(), Failure> {
-    let ready = call.services().naming_is_ready_for(service);
-    ready.map_err(|_| Failure::starting())
+async fn ready_for(call: &Call, service: &ServiceKey) -> Result<(), Failure> {
+    ready_when(call, |services| services.naming_is_ready_for(service)).await
+}
+
+async fn ready_when(
+    call: &Call,
+    is_ready: impl Fn(&Services) -> crate::error::Result<()>,
+) -> Result<(), Failure> {
+    let services = call.services();
+    if is_ready(services).is_ok() {
+        return Ok(());
+    }
+    services
+        .readiness
+        .log_is_told()
+        .await
+        .map_err(|_| Failure::starting())?;
+    is_ready(services).map_err(|_| Failure::starting())
 }
 
 fn service(namespace: &str, group: &str, name: &str) -> Result<ServiceKey, Failure> {

@@ -32,14 +32,14 @@ fn query(call: Call) -> BoxFuture<'static, Answer> {
             Err(error) => return bad_body(&call, &error),
         };
         let id = request.request_id.clone();
-        with_service::<QueryServiceResponse<'_>>(found(&call, &request), id)
+        with_service::<QueryServiceResponse<'_>>(found(&call, &request).await, id)
     })
 }
 
-fn found(call: &Call, request: &ServiceQueryRequest<'_>) -> Result<Bytes, Failure> {
+async fn found(call: &Call, request: &ServiceQueryRequest<'_>) -> Result<Bytes, Failure> {
     let key = service(&request.namespace, &request.group_name, &request.service_name)?;
     let filter = filter(&request.cluster, request.healthy_only)?;
-    ready_for(call, &key)?;
+    ready_for(call, &key).await?;
     Ok(call.services().query(&key, &filter, Form::Grpc)?)
 }
 
@@ -50,14 +50,14 @@ fn subscribe(call: Call) -> BoxFuture<'static, Answer> {
             Err(error) => return bad_body(&call, &error),
         };
         let id = request.request_id.clone();
-        with_service::<SubscribeServiceResponse<'_>>(subscribed(&call, &request), id)
+        with_service::<SubscribeServiceResponse<'_>>(subscribed(&call, &request).await, id)
     })
 }
 
-fn subscribed(call: &Call, request: &SubscribeServiceRequest<'_>) -> Result<Bytes, Failure> {
+async fn subscribed(call: &Call, request: &SubscribeServiceRequest<'_>) -> Result<Bytes, Failure> {
     let key = service(&request.namespace, &request.group_name, &request.service_name)?;
     let filter = filter(&request.clusters, false)?;
-    ready_for(call, &key)?;
+    ready_for(call, &key).await?;
     if request.subscribe {
         return Ok(Connected::of(call)?.client.subscribe(&key, filter)?);
     }
