@@ -50,11 +50,17 @@ const KNOWN: &[(&str, &str)] = &[
         "announcements belong to the console",
     ),
     ("v1-console-guide", "the guide belongs to the console"),
-    ("v1-console-prometheus-sd", "there is no service registry yet"),
-    ("v1-console-prometheus-sd-ns", "there is no service registry yet"),
+    (
+        "v1-console-prometheus-sd",
+        "service discovery for Prometheus is to come",
+    ),
+    (
+        "v1-console-prometheus-sd-ns",
+        "service discovery for Prometheus is to come",
+    ),
     (
         "v1-console-prometheus-sd-service",
-        "there is no service registry yet",
+        "service discovery for Prometheus is to come",
     ),
     ("v1-csops-log-no-param", "levels of loggers cannot be changed yet"),
     (

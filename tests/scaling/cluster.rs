@@ -138,12 +138,14 @@ impl Running {
 
     /// Stops it in order, to be started again.
     pub(crate) async fn halt(self) -> Node {
-        let last = self.server.consensus().applied();
+        let core = self.server.consensus().clone();
         assert!(
             self.server.stop().await,
             "node {} did not stop in order",
             self.node.id
         );
+        // The last thing the core says; before the end more comes from the leader.
+        let last = core.status().raft.last;
         Node { last, ..self.node }
     }
 
