@@ -1,5 +1,5 @@
 //! Fan-out: many clients are told of one thing, it changes again and again, and the time is taken until each has been
-//! told. What changes is a [`Subject`]: a config that they listen to ([`config`]), or a service that they subscribe to
+//! told. What changes is a `Subject`: a config that they listen to (`config`), or a service that they subscribe to
 //! ([`crate::naming::fanout`]).
 //!
 //! Every client is a connection of its own, as SDKs are. One change at a time: the next one goes out once

@@ -21,7 +21,7 @@
 //!    answer for longer than that when there is much in it. Looking is to listen to the config anew, as
 //!    nearly all SDKs do after a notification, or to read it over this connection, as the Rust one does.
 //!
-//! 7. *Clients that do not do what this needs* ([`silent`]) are told of what they may listen to.
+//! 7. *Clients that do not do what this needs* (`silent`) are told of what they may listen to.
 //!
 //! Without a leader nothing is told that was not proved before; it is told when there is one.
 
