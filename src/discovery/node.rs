@@ -140,6 +140,19 @@ impl Shared {
         Readiness::AwaitingClients
     }
 
+    /// True while nodes of a cluster that began together hold what they knew before, and the word on an instance is
+    /// such a one: another node may have had a newer one. A beat would confirm it above that; a client that is
+    /// not known says all that there is to say.
+    fn may_be_outdated(&self, now_ms: u64, act: &Act) -> bool {
+        let outdated = |origin: Origin| origin != self.registry.me() && !self.distro.hears(origin);
+        !self.is_alone()
+            && self.distro.awaits_clients(now_ms)
+            && self
+                .registry
+                .said_by(&act.service, &act.endpoint)
+                .is_some_and(outdated)
+    }
+
     /// The member that handles the HTTP writes of a service.
     fn responsible(&self, service: &ServiceKey) -> u64 {
         responsible(service, self.distro.living()).unwrap_or(self.registry.me().node)
@@ -299,6 +312,9 @@ impl Discovery {
     }
 
     fn execute_at(&self, shared: &mut Shared, now_ms: u64, act: Act, above: Stamp) -> Done {
+        if matches!(act.what, What::Beat { full: None }) && shared.may_be_outdated(now_ms, &act) {
+            return Done::UnknownBeat;
+        }
         let done = execute(&mut shared.registry, now_ms, act, above);
         self.tell(shared);
         match done {

@@ -640,6 +640,26 @@ async fn in_a_cluster_clients_are_waited_for_and_then_the_last_list_counts() {
     );
     running.abort();
 }
+
+/// Another node that has begun with this one may know what was said of it last: a light beat, which says nothing of it,
+/// would confirm what stands here, above that.
+#[tokio::test(start_paused = true)]
+async fn in_a_cluster_that_begins_a_beat_confirms_no_word_of_the_last_run() {
+    let folder = tempfile::tempdir().unwrap();
+    killed(folder.path()).await;
+    let node = open(folder.path());
+    node.set_members([1, 2, 3].into());
+    let running = tokio::spawn(Arc::clone(&node).run());
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let known = node.look(|registry, _| registry.instance(&service(), &register().endpoint));
+    assert!(known.is_some());
+    let beat = || node.execute(act(What::Beat { full: None }));
+    assert_eq!(beat(), Done::UnknownBeat);
+    assert_eq!(node.execute(register()), Done::Yes);
+    assert_eq!(beat(), Done::Beat { interval_ms: 5_000 });
+    running.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_begins_anew_answers_only_with_what_the_log_keeps() {
     let folder = tempfile::tempdir().unwrap();

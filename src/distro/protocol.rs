@@ -193,6 +193,11 @@ impl Distro {
         !self.fed && now_ms < self.awaits_until_ms
     }
 
+    /// True if a peer is this origin.
+    pub fn hears(&self, origin: Origin) -> bool {
+        self.peers.values().any(|peer| peer.origin == Some(origin))
+    }
+
     /// Why peers that begin had better ask others.
     fn lacks(&self, now_ms: u64) -> Option<Lacks> {
         let lacks = self.is_loading() || self.awaits_clients(now_ms);

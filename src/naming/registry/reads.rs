@@ -5,6 +5,7 @@ use std::ops::Bound;
 use crate::model::{Endpoint, ServiceKey};
 
 use super::super::overlay::Overlay;
+use super::super::record::Origin;
 use super::super::service::{Entry, Seen};
 use super::super::stamp::{Stamp, Times};
 use super::super::view::{Filter, Tally, View, Whole};
@@ -37,6 +38,11 @@ impl Registry {
     pub fn highest(&self, service: &ServiceKey, endpoint: &Endpoint) -> Stamp {
         let entry = self.entry(service, endpoint);
         entry.map(Entry::highest).unwrap_or_default()
+    }
+
+    /// Whose word on an instance counts here.
+    pub fn said_by(&self, service: &ServiceKey, endpoint: &Endpoint) -> Option<Origin> {
+        Some(self.entry(service, endpoint)?.winner()?.origin)
     }
 
     /// The present in logical time, for peers.
