@@ -496,7 +496,7 @@ impl Distro {
         let ago = |since: Option<&u64>| since.map_or(0, |since| now_ms.saturating_sub(*since));
         let copies = registry.origins().filter_map(|(origin, known, _)| {
             let heard_ms = living.get(&origin);
-            let last_ms = || self.absent.get(&origin).or_else(|| self.heard_ms.get(&origin));
+            let last_ms = || self.absent.get(&origin).max(self.heard_ms.get(&origin));
             Some(Heard {
                 origin,
                 known,
@@ -552,8 +552,9 @@ impl Distro {
                 self.absent.remove(&origin);
                 continue;
             }
-            let heard_ms = self.heard_ms.get(&origin).copied().unwrap_or(now_ms);
-            let since = *self.absent.entry(origin).or_insert(heard_ms);
+            let heard_ms = self.heard_ms.get(&origin).copied();
+            let since = *self.absent.entry(origin).or_insert(heard_ms.unwrap_or(now_ms));
+            let since = since.max(heard_ms.unwrap_or_default());
             let grace_ms = if has(Bug::NoGrace) { 0 } else { GRACE_MS };
             if now_ms >= since + grace_ms && may_drop && !has(Bug::GraceNeverEnds) {
                 self.given_up.insert(origin.node, origin.boot);

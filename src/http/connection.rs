@@ -27,7 +27,7 @@ use super::limits::{
 use super::reply::{self, Reply, TEXT};
 use super::request::Request;
 use super::router::{self, Found};
-use super::routes::{Answer, Dialect, Route};
+use super::routes::{Answer, Dialect, Route, Verb};
 use super::v1;
 use super::wire::{Exchange, LongQuery, Wire};
 use crate::api_code::quoted;
@@ -289,7 +289,7 @@ async fn answer(services: &Arc<Services>, found: Found, request: Request) -> Rep
     }
     let called = catch_unwind(AssertUnwindSafe(|| {
         if route.is_naming()
-            && let Some(refusal) = v1::naming::refused(services, &request)
+            && let Some(refusal) = v1::naming::refused(services, &request, route.verb == Verb::Get)
         {
             return Ok(Answer::Ready(refusal));
         }

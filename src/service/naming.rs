@@ -235,7 +235,10 @@ impl Services {
             anywhere,
             kind,
         } = leaving;
-        let kind = kind.unwrap_or_else(|| self.kind_at(&service, &endpoint));
+        let kind = match kind.or_else(|| self.kind_at(&service, &endpoint)) {
+            Some(kind) => kind,
+            None => self.kind_by_log(&service, &endpoint).await,
+        };
         match kind {
             _ if seeded::has(Bug::NotDeregistered) => Ok(()),
             Kind::Ephemeral => {
@@ -256,14 +259,24 @@ impl Services {
         }
     }
 
-    /// The kind of an instance of which only the place is said: what is there, what the service holds, or what an
-    /// operator has made the default.
-    fn kind_at(&self, service: &ServiceKey, endpoint: &Endpoint) -> Kind {
-        let known = self.discovery.look(|registry, _| {
+    /// The kind of an instance of which only the place is said, as far as it is known here: what is there, or what the
+    /// service holds.
+    fn kind_at(&self, service: &ServiceKey, endpoint: &Endpoint) -> Option<Kind> {
+        self.discovery.look(|registry, _| {
             let seen = registry.instance(service, endpoint);
             seen.map_or_else(|| registry.kind(service), |seen| Some(Kind::of(seen.ephemeral)))
-        });
-        known.unwrap_or_else(|| Kind::of(self.switches().default_instance_ephemeral))
+        })
+    }
+
+    /// As [`Services::kind_at`], where the log may know more than this node has applied; else what an operator has made
+    /// the default.
+    async fn kind_by_log(&self, service: &ServiceKey, endpoint: &Endpoint) -> Kind {
+        // Without a majority there is nothing to be had from it.
+        if self.readiness.log_is_told().await.is_err() || self.catch_up().await.is_err() {
+            tracing::debug!(%service, "the kind of an instance that goes is not known: no majority answers");
+        }
+        let default = || Kind::of(self.switches().default_instance_ephemeral);
+        self.kind_at(service, endpoint).unwrap_or_else(default)
     }
 
     /// A beat; `full` is what a full beat says. The interval in which the client is to beat, ms; `None`: the

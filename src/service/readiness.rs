@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 
 /// A node with data of its own waits so long for a leader. An election takes a second.
 const ALONE_AFTER: Duration = Duration::from_secs(5);
+/// Where one is heard it waits as long as something comes of it, and so much longer: a node without room for more takes
+/// no entries, and one that cannot reach its leader is told nothing.
+const STUCK_AFTER: Duration = Duration::from_secs(15);
 /// What was known to be committed is applied within this: it is on the own disk, and little.
 const COMMITTED_WITHIN: Duration = Duration::from_secs(30);
 /// Between two tries to catch up; each takes as long as it takes to find that there is no leader.
@@ -122,6 +125,7 @@ impl Readiness {
     /// Nothing is lost by dropping it.
     pub async fn run(&self, services: &Services, committed: Index) {
         let began = clock::now();
+        let (mut applied, mut moved) = (services.consensus.applied(), began);
         loop {
             // One that was never a member may be about to join others, who know more.
             if services.has_data() {
@@ -134,10 +138,20 @@ impl Readiness {
                 );
                 return self.set_current();
             }
-            // Whoever hears a leader gets there.
-            let alone = services.consensus.status().raft.leader.is_none();
-            if alone && clock::now() >= began + ALONE_AFTER && self.stage() == NAMING {
-                tracing::warn!("no leader found: clients are told what this node knows to be committed");
+            if services.consensus.applied() > applied {
+                (applied, moved) = (services.consensus.applied(), clock::now());
+            }
+            let leader = services.consensus.status().raft.leader;
+            let until = match leader {
+                None => began + ALONE_AFTER,
+                Some(_) => moved + STUCK_AFTER,
+            };
+            if clock::now() >= until && self.stage() == NAMING {
+                let why = match leader {
+                    None => "no leader found",
+                    Some(_) => "nothing comes from the leader",
+                };
+                tracing::warn!("{why}: clients are told what this node knows to be committed");
                 // A node that stops meanwhile answers nobody.
                 let _stopping = services
                     .consensus

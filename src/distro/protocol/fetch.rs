@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::naming::bugs::{Bug, has};
 use crate::naming::{Bucket, Origin, RecordKey, Registry, Revision};
 
-use super::Distro;
+use super::{Distro, VERIFY_MS};
+use crate::distro::GRACE_MS;
 use crate::distro::message::{Heard, Message};
 
 /// Buckets asked for at a time; a page of each fits into the peer's queue.
@@ -68,15 +69,24 @@ impl Distro {
                     let since = now_ms.saturating_sub(absent_ms);
                     let known = self.absent.entry(origin).or_insert(since);
                     *known = since.min(*known);
+                    // Whoever heard it last counts. Of its own earlier boots a node has heard nothing, and who only
+                    // looks again at what it could not drop says nothing new.
+                    let is_hearing = origin.node != from && absent_ms + VERIFY_MS < GRACE_MS;
+                    let heard_ms = self.heard_ms.get_mut(&origin).filter(|_| is_hearing);
+                    if let Some(heard_ms) = heard_ms {
+                        *heard_ms = since.max(*heard_ms);
+                    }
                 }
                 let given_up = self.given_up.get(&origin.node);
                 let given_up = given_up.is_some_and(|boot| origin.boot <= *boot);
                 if absent_ms.is_some() && given_up {
                     continue;
                 }
-                // The origin itself tells better. Of two nodes that know equally much only one gives way.
-                let (theirs, ours) = ((known, newest), (ours, registry.newest_of(origin)));
-                !living.contains(&origin) && (theirs > ours || (theirs == ours && from < me))
+                // The origin itself tells better. Of two nodes that know equally much only one gives way; what either
+                // was told ahead the other may lack, and nothing is lost by asking.
+                let told_ahead = newest > known || registry.newest_of(origin) > ours;
+                let gives_way = from < me || told_ahead;
+                !living.contains(&origin) && (known > ours || (known == ours && gives_way))
             };
             // What is being fetched already is fetched as of now.
             if !compare || peer.pulls.contains_key(&origin) {

@@ -230,6 +230,26 @@ fn who_was_alone_drops_nothing_before_it_was_told_who_is_heard() {
 }
 
 #[test]
+fn who_was_alone_gives_up_nobody_whom_another_one_has_just_heard() {
+    let mut nodes = Nodes::of(3);
+    nodes.register(3, &Owner::Connection("c".into()), 3);
+    nodes.pass(1_000);
+    nodes.part(1, 2);
+    nodes.part(1, 3);
+    nodes.pass(GRACE_MS + 15_000);
+    nodes.stop(3);
+    nodes.pass(5_000);
+    nodes.connect(1, 2);
+    nodes.pass(GRACE_MS - 7_000);
+    assert!(
+        nodes.shows(1) && nodes.shows(2),
+        "node 2 heard node 3 less than the grace ago"
+    );
+    nodes.pass(4_000);
+    assert!(!nodes.shows(1) && !nodes.shows(2));
+}
+
+#[test]
 fn a_grace_goes_on_over_restarts_of_those_who_hold_the_copies() {
     let mut nodes = Nodes::of(3);
     nodes.register(3, &Owner::Connection("c".into()), 3);

@@ -28,8 +28,9 @@ use http::{Method, StatusCode};
 const PEER_AGENT: &str = "Nacos-Server";
 
 /// What keeps a request from being looked at: an operator has limited it, or readers have to wait until
-/// this node knows what there is. Writes are taken before that: they are how it gets to know.
-pub(in crate::http) fn refused(services: &Services, request: &Request) -> Option<Reply> {
+/// this node knows what there is. Writes are taken before that: they are how it gets to know. (Some reads are sent with
+/// other methods than GET, so the route says whether it `reads`.)
+pub(in crate::http) fn refused(services: &Services, request: &Request, reads: bool) -> Option<Reply> {
     let switches = services.switches();
     let path = request.uri.path();
     let turns_switches = request.method == Method::PUT && path.ends_with("/switches");
@@ -51,7 +52,6 @@ pub(in crate::http) fn refused(services: &Services, request: &Request) -> Option
     if is_peer(request) {
         return None;
     }
-    let reads = matches!(request.method, Method::GET | Method::HEAD);
     match switches.overridden_server_status {
         Some(status) if status.serves(reads) => None,
         Some(status) => {
