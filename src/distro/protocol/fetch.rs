@@ -36,21 +36,22 @@ impl Distro {
     ) {
         let living: BTreeSet<Origin> = self.peers.values().filter_map(|peer| peer.origin).collect();
         let me = self.me.node;
-        let Some(peer) = self.peers.get_mut(&from) else {
-            return;
-        };
-        peer.hears.clear();
         // What an earlier boot of this node said is a copy like others: kept for the grace, never adopted.
         let own = self.me;
         let others = heard.into_iter().filter(|heard| {
             heard.origin.node != me || (heard.origin.boot < own.boot && !has(Bug::OwnBootIgnored))
         });
+        let others: Vec<Heard> = others.collect();
+        self.note_hearing(now_ms, from, &others, &living);
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
         for Heard {
             origin,
             known,
             newest,
             sums,
-            silent_ms,
+            silent_ms: _,
             absent_ms,
         } in others
         {
@@ -60,23 +61,6 @@ impl Distro {
                 // Otherwise changes are on their way, and no difference yet.
                 ours == known || begin_again
             } else {
-                peer.hears.insert(origin, absent_ms.is_none());
-                if absent_ms.is_none() {
-                    let heard_ms = self.heard_ms.entry(origin).or_default();
-                    *heard_ms = now_ms.saturating_sub(silent_ms).max(*heard_ms);
-                }
-                if let Some(absent_ms) = absent_ms.filter(|_| !living.contains(&origin)) {
-                    let since = now_ms.saturating_sub(absent_ms);
-                    let known = self.absent.entry(origin).or_insert(since);
-                    *known = since.min(*known);
-                    // Whoever heard it last counts. Of its own earlier boots a node has heard nothing, and who only
-                    // looks again at what it could not drop says nothing new.
-                    let is_hearing = origin.node != from && absent_ms + VERIFY_MS < GRACE_MS;
-                    let heard_ms = self.heard_ms.get_mut(&origin).filter(|_| is_hearing);
-                    if let Some(heard_ms) = heard_ms {
-                        *heard_ms = since.max(*heard_ms);
-                    }
-                }
                 let given_up = self.given_up.get(&origin.node);
                 let given_up = given_up.is_some_and(|boot| origin.boot <= *boot);
                 if absent_ms.is_some() && given_up {
@@ -102,6 +86,36 @@ impl Distro {
             peer.pulls.insert(origin, pull);
         }
         self.ask(now_ms, registry, from);
+    }
+
+    /// Notes whom a peer hears, and for how long nobody has heard the others.
+    fn note_hearing(&mut self, now_ms: u64, from: u64, others: &[Heard], living: &BTreeSet<Origin>) {
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
+        peer.hears.clear();
+        for heard in others.iter().filter(|heard| Some(heard.origin) != peer.origin) {
+            let origin = heard.origin;
+            peer.hears.insert(origin, heard.absent_ms.is_none());
+            let Some(absent_ms) = heard.absent_ms else {
+                let heard_ms = self.heard_ms.entry(origin).or_default();
+                *heard_ms = now_ms.saturating_sub(heard.silent_ms).max(*heard_ms);
+                continue;
+            };
+            if living.contains(&origin) {
+                continue;
+            }
+            let since = now_ms.saturating_sub(absent_ms);
+            let known = self.absent.entry(origin).or_insert(since);
+            *known = since.min(*known);
+            // Whoever heard it last counts. Of its own earlier boots a node has heard nothing, and who only looks again
+            // at what it could not drop says nothing new.
+            let is_hearing = origin.node != from && absent_ms < GRACE_MS - VERIFY_MS;
+            let heard_ms = self.heard_ms.get_mut(&origin).filter(|_| is_hearing);
+            if let Some(heard_ms) = heard_ms {
+                *heard_ms = since.max(*heard_ms);
+            }
+        }
     }
 
     /// Asks for buckets that differ, and closes what is fetched.
