@@ -8,26 +8,27 @@ use rnacos::server::Tuning;
 
 use super::cluster::{Cluster, PATIENCE};
 use super::grpc_client::{Client, Outcome};
-use super::writers::request;
+use super::writers::call;
 
 const SERVICES: usize = 20;
-
-async fn call(address: SocketAddr, method: &str, target: &str) -> (u16, String) {
-    let answer = request(address, method, &format!("/nacos/v1/ns{target}"), "").await;
-    answer.unwrap_or_else(|lost| panic!("{method} {target} at {address}: {lost:?}"))
-}
 
 /// Registers an instance of each service.
 async fn register(address: SocketAddr, ip: &str) {
     for service in 0..SERVICES {
-        let target = format!("/instance?serviceName=s{service}&ip={ip}&port=80");
-        assert_eq!(call(address, "POST", &target).await, (200, "ok".to_owned()));
+        let target = format!("/v1/ns/instance?serviceName=s{service}&ip={ip}&port=80");
+        assert_eq!(call(address, "POST", &target, "").await, (200, "ok".to_owned()));
     }
 }
 
 /// Addresses of a service's instances; `None` while the node says that it does not know yet.
 async fn ips(address: SocketAddr, service: usize) -> Option<Vec<String>> {
-    let (status, body) = call(address, "GET", &format!("/instance/list?serviceName=s{service}")).await;
+    let (status, body) = call(
+        address,
+        "GET",
+        &format!("/v1/ns/instance/list?serviceName=s{service}"),
+        "",
+    )
+    .await;
     if status == 503 {
         return None;
     }
@@ -62,8 +63,8 @@ async fn what_is_registered_on_any_node_is_found_on_all() {
         shows(*node, &["10.0.0.1", "10.0.0.2", "10.0.0.3"]).await;
     }
     for service in 0..SERVICES {
-        let target = format!("/instance?serviceName=s{service}&ip=10.0.0.2&port=80");
-        assert_eq!(call(http[0], "DELETE", &target).await.0, 200);
+        let target = format!("/v1/ns/instance?serviceName=s{service}&ip=10.0.0.2&port=80");
+        assert_eq!(call(http[0], "DELETE", &target, "").await.0, 200);
     }
     for node in &http {
         shows(*node, &["10.0.0.1", "10.0.0.3"]).await;
@@ -114,8 +115,8 @@ async fn a_node_alone_registers_beats_and_answers() {
     shows(http[2], &["10.0.0.1", "10.0.0.3"]).await;
     for service in 0..SERVICES {
         for ip in ["10.0.0.1", "10.0.0.3"] {
-            let target = format!("/instance/beat?serviceName=s{service}&ip={ip}&port=80");
-            let (status, answer) = call(http[2], "PUT", &target).await;
+            let target = format!("/v1/ns/instance/beat?serviceName=s{service}&ip={ip}&port=80");
+            let (status, answer) = call(http[2], "PUT", &target, "").await;
             let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
             assert_eq!((status, &answer["code"]), (200, &10_200.into()), "{ip}");
         }
@@ -146,13 +147,13 @@ async fn taken(address: SocketAddr) -> (Client, Duration) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_starts_without_a_majority_takes_clients_at_once() {
     let mut cluster = Cluster::of(3, Tuning::default()).await;
-    let config = request(
+    let config = call(
         cluster.http()[0],
         "POST",
-        "/nacos/v1/cs/configs",
+        "/v1/cs/configs",
         "dataId=c&group=g&content=x",
     );
-    assert_eq!(config.await.expect("it answers").0, 200);
+    assert_eq!(config.await.0, 200);
     register(cluster.http()[1], "10.0.0.1").await;
     cluster.settle().await;
     let stopped = cluster.take(2).halt().await;

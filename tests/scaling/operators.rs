@@ -11,17 +11,12 @@ use serde_json::{Value, json};
 
 use super::cluster::{Cluster, PATIENCE};
 use super::grpc_client::{Client, Stream, json as body_of, setup};
-use super::writers::request;
-
-async fn call(address: SocketAddr, method: &str, target: &str) -> (u16, String) {
-    let answer = request(address, method, &format!("/nacos{target}"), "").await;
-    answer.unwrap_or_else(|lost| panic!("{method} {target} at {address}: {lost:?}"))
-}
+use super::writers::call;
 
 /// A node that has just joined tells nobody of naming (503) until it knows what there is.
 async fn get(address: SocketAddr, target: &str) -> Value {
     becomes_ready(address).await;
-    let (status, body) = call(address, "GET", target).await;
+    let (status, body) = call(address, "GET", target, "").await;
     assert_eq!(status, 200, "{target}: {body}");
     serde_json::from_str(&body).expect("JSON")
 }
@@ -168,7 +163,7 @@ async fn any_node_tells_how_clients_are_spread_and_spreads_them() {
     assert_eq!(addresses, expected);
 
     // Of ten all above three, a tenth more than the average, are asked to go to a node that has none.
-    let done = call(http[0], "GET", "/v2/core/loader/smartReloadCluster").await;
+    let done = call(http[0], "GET", "/v2/core/loader/smartReloadCluster", "").await;
     assert_eq!(done, (200, "Ok".to_owned()));
     let mut moved = 0;
     // Who came first stays; each of the others is told once.
@@ -255,7 +250,7 @@ async fn switches_are_turned_on_all_nodes_or_on_one() {
     let turn = async |node: SocketAddr, entry: &str, value: &str, more: &str| {
         let target = format!("{switches}?entry={entry}&value={value}{more}");
         assert_eq!(
-            call(node, "PUT", &target).await,
+            call(node, "PUT", &target, "").await,
             (200, "ok".to_owned()),
             "{target}"
         );
@@ -288,7 +283,7 @@ async fn switches_are_turned_on_all_nodes_or_on_one() {
 }
 
 async fn becomes_ready(address: SocketAddr) {
-    while call(address, "GET", "/v1/ns/operator/metrics").await.0 == 503 {
+    while call(address, "GET", "/v1/ns/operator/metrics", "").await.0 == 503 {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }

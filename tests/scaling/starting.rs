@@ -2,21 +2,15 @@
 //! copies of configs, and forget their providers.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use rnacos::server::Tuning;
 
 use super::cluster::{Cluster, Node, PATIENCE};
-use super::writers::request;
+use super::writers::call;
 
 /// So much that a node needs a while for it.
 const CONFIGS: usize = 200;
 const CONTENT_BYTES: usize = 20_000;
-
-async fn call(address: SocketAddr, method: &str, target: &str, body: &str) -> (u16, String) {
-    let answer = request(address, method, &format!("/nacos/v1{target}"), body).await;
-    answer.unwrap_or_else(|lost| panic!("{method} {target} at {address}: {lost:?}"))
-}
 
 /// Configs of a name, and then a persistent instance.
 async fn write(address: SocketAddr, name: &str) {
@@ -24,19 +18,19 @@ async fn write(address: SocketAddr, name: &str) {
     for number in 0..CONFIGS {
         let body = format!("dataId={name}-{number}&group=g&content={content}");
         assert_eq!(
-            call(address, "POST", "/cs/configs", &body).await,
+            call(address, "POST", "/v1/cs/configs", &body).await,
             (200, "true".to_owned())
         );
     }
-    let target = format!("/ns/instance?serviceName={name}&ip=10.0.0.1&port=80&ephemeral=false");
+    let target = format!("/v1/ns/instance?serviceName={name}&ip=10.0.0.1&port=80&ephemeral=false");
     assert_eq!(call(address, "POST", &target, "").await, (200, "ok".to_owned()));
 }
 
 /// Asks a node that starts until it knows everything; what it does not know it has to say so.
 async fn never_says_that_it_is_not_there(address: SocketAddr, name: &str) {
-    let config = format!("/cs/configs?dataId={name}-{}&group=g", CONFIGS - 1);
-    let list = format!("/ns/instance/list?serviceName={name}");
-    let services = "/ns/service/list?pageNo=1&pageSize=100";
+    let config = format!("/v1/cs/configs?dataId={name}-{}&group=g", CONFIGS - 1);
+    let list = format!("/v1/ns/instance/list?serviceName={name}");
+    let services = "/v1/ns/service/list?pageNo=1&pageSize=100";
     let knows = async {
         let mut known = 0;
         while known < 3 {
@@ -53,7 +47,7 @@ async fn never_says_that_it_is_not_there(address: SocketAddr, name: &str) {
     tokio::time::timeout(PATIENCE, knows)
         .await
         .expect("it catches up");
-    let (status, body) = call(address, "GET", "/console/health/readiness", "").await;
+    let (status, body) = call(address, "GET", "/v1/console/health/readiness", "").await;
     assert_eq!(status, 200, "{body}");
 }
 
@@ -90,16 +84,15 @@ async fn without_a_leader_a_node_tells_what_it_has_and_of_nothing_that_it_is_not
     cluster.stop().await;
     let alone = last.try_start().await.expect("it starts again");
     let http = alone.server().http_address();
-    let known = "/cs/configs?dataId=before-0&group=g";
+    let known = "/v1/cs/configs?dataId=before-0&group=g";
     let tells = async {
-        while call(http, "GET", known, "").await.0 != 200 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        // It waits itself before it says that it cannot tell yet.
+        while call(http, "GET", known, "").await.0 != 200 {}
     };
     tokio::time::timeout(PATIENCE, tells)
         .await
         .expect("it gives up waiting");
-    let (status, body) = call(http, "GET", "/cs/configs?dataId=unknown&group=g", "").await;
+    let (status, body) = call(http, "GET", "/v1/cs/configs?dataId=unknown&group=g", "").await;
     assert_eq!(status, 503, "{body}");
     alone.stop().await;
 }

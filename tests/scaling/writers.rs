@@ -156,6 +156,12 @@ pub(crate) enum Lost {
     Afterwards,
 }
 
+/// As [`request`], of a node that runs; the target is below `/nacos`.
+pub(crate) async fn call(address: SocketAddr, method: &str, target: &str, form: &str) -> (u16, String) {
+    let answer = request(address, method, &format!("/nacos{target}"), form).await;
+    answer.unwrap_or_else(|lost| panic!("{method} {target} at {address}: {lost:?}"))
+}
+
 /// One request on a connection of its own: status and body.
 pub(crate) async fn request(
     address: SocketAddr,
