@@ -359,13 +359,9 @@ impl Discovery {
         };
         let done = self.execute_at(&mut shared, now_ms, act, above);
         let registry = &shared.registry;
-        let word = if known == Some(registry.newest()) {
-            None
-        } else {
-            registry
-                .word(&service, &endpoint)
-                .map(|word| (registry.me(), word))
-        };
+        let is_news = known != Some(registry.newest());
+        let word = is_news.then(|| registry.word(&service, &endpoint)).flatten();
+        let word = word.map(|word| (registry.me(), word));
         Some(Reply { id, done, word })
     }
 
